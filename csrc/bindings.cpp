@@ -1,0 +1,111 @@
+// The only file that knows Python: views of the caller's memory in, exceptions out, the GIL
+// released while the layer works.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "bindings_ops.h"
+#include "cpu_features.h"
+#include "dispatch.h"
+#include "layer.h"
+#include "probe.h"
+
+namespace py = pybind11;
+
+namespace kt {
+namespace {
+
+DType dtype_named(const std::string& name, const std::string& dtype) {
+  for (const DType d : {DType::bfloat16, DType::float32, DType::float16, DType::int64, DType::int32,
+                        DType::boolean}) {
+    if (dtype == name_of(d)) return d;
+  }
+  throw std::invalid_argument(name + ": dtype " + dtype + " is not supported");
+}
+
+Tensor make_tensor(std::string name, std::uintptr_t address, const std::string& dtype,
+                   std::vector<std::int64_t> shape) {
+  for (const std::int64_t n : shape) {
+    if (n < 0) throw std::invalid_argument(name + ": shape " + text(shape));
+  }
+  const DType type = dtype_named(name, dtype);
+  return {std::move(name), reinterpret_cast<std::byte*>(address), type, std::move(shape)};
+}
+
+using Release = py::call_guard<py::gil_scoped_release>;
+
+}  // namespace
+}  // namespace kt
+
+PYBIND11_MODULE(kt_kernel_ext, m) {
+  using namespace kt;
+  m.doc() =
+      "The C++ core of kt_kernel. It works on addresses; kt_kernel.experts checks what it is "
+      "given.";
+  m.attr("__version__") = KT_KERNEL_VERSION;
+  try {
+    default_isa();
+  } catch (const std::invalid_argument& error) {  // of KT_KERNEL_ISA
+    throw py::import_error(error.what());
+  }
+
+  m.def("isas", [] {
+    py::list list;
+    for (const IsaInfo& info : isas()) {
+      py::dict d;
+      d["name"] = info.name;
+      d["family"] = info.family;
+      d["supported"] = info.why.empty();
+      d["why"] = info.why;
+      list.append(d);
+    }
+    return list;
+  });
+  m.def("isa", &default_isa);
+  m.def("force_isa", &force_isa, py::arg("name"));
+  m.def("formats", &formats);
+  m.def("cpu_count", &cpu_count);
+  m.def("numa_nodes", &numa_nodes);
+  m.def("peak", &peak, py::arg("isa") = "", py::arg("format") = "bf16", py::arg("threads") = 1,
+        py::arg("milliseconds") = 50, Release());
+  m.def("read_bandwidth", &read_bandwidth, py::arg("threads") = 1, py::arg("mebibytes") = 512,
+        Release());
+
+  py::class_<Tensor>(m, "Tensor")
+      .def(py::init(&make_tensor), py::arg("name"), py::arg("address"), py::arg("dtype"),
+           py::arg("shape"))
+      .def_readonly("name", &Tensor::name)
+      .def_readonly("shape", &Tensor::shape);
+
+  py::class_<Layer>(m, "Layer")
+      .def(py::init([](int experts, int hidden, int inter, int top_k, const std::string& format,
+                       int rank, float scaling, int parts, int threads, int cache_depth,
+                       int chunk_tokens) {
+             return std::make_unique<Layer>(Config{experts, hidden, inter, top_k, format, rank,
+                                                   scaling, parts, threads, cache_depth,
+                                                   chunk_tokens});
+           }),
+           py::kw_only(), py::arg("num_experts"), py::arg("hidden_size"),
+           py::arg("intermediate_size"), py::arg("top_k"), py::arg("format") = "bf16",
+           py::arg("lora_rank") = 0, py::arg("lora_scaling") = 1.0F, py::arg("parts") = 1,
+           py::arg("threads") = 0, py::arg("cache_depth") = 1, py::arg("chunk_tokens") = 25600)
+      .def("load_expert", &Layer::load_expert, py::arg("slot"), py::arg("gate"), py::arg("up"),
+           py::arg("down"), Release())
+      .def("set_lora", &Layer::set_lora, py::arg("tensors"), Release())
+      .def("forward", &Layer::forward, py::arg("hidden_states"), py::arg("expert_ids"),
+           py::arg("weights"), py::arg("output"), py::arg("save"),
+           py::arg("skip").none(true) = nullptr, Release())
+      .def("backward", &Layer::backward, py::arg("ticket"), py::arg("grad_output"),
+           py::arg("grad_input"), py::arg("grad_loras"),
+           py::arg("grad_weights").none(true) = nullptr, Release())
+      .def("saved_tokens", &Layer::saved_tokens, py::arg("ticket") = 0)
+      .def("release", &Layer::release, py::arg("ticket") = 0, Release())
+      .def_property_readonly("cache_used", &Layer::cache_used)
+      .def_property_readonly("isa", &Layer::ran)
+      .def_property_readonly("weight_bytes", &Layer::weight_bytes)
+      .def_property_readonly("saved_bytes", &Layer::saved_bytes)
+      .def_property_readonly("loaded", &Layer::loaded);
+
+  bind_ops(m);
+}

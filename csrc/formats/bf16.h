@@ -1,0 +1,126 @@
+// BF16 weights.
+//
+// Layout: rows in groups of 16, columns in blocks of 8; a block of 16 x 8 is 256 bytes, four
+// 64-byte vectors of four rows each. Row r of a group is lane r / 4 of vector r % 4:
+//
+//   group g, block b at ((g * k16 / 8) + b) * 256      k16: k padded to 16, n likewise; zeros
+//   vector j:  | row j | row 4 + j | row 8 + j | row 12 + j |   each 8 columns x 2 bytes
+//
+// so that a 4 x 4 transposition of dwords within lanes gives, for two columns, all 16 rows in
+// order (the forward operand), and one two-source permute of vector j in blocks b and b + 1 gives
+// 16 columns of a pair of rows (the backward operand): one copy serves both directions.
+#pragma once
+
+namespace kt {
+namespace {
+
+struct BF16 {
+  static constexpr const char* kName = "bf16";
+  static constexpr int kBlock = 8;         // columns
+  static constexpr int kBlockBytes = 256;  // 16 rows x 8 columns
+
+  static std::size_t bytes(int n, int k) {
+    return std::size_t{2} * static_cast<std::size_t>(round_up(n, kLanes)) *
+           static_cast<std::size_t>(round_up(k, kLanes));
+  }
+
+  static constexpr int offset(int row) { return ((row % 4) * 4 + row / 4) * 16; }
+
+  // Rows [n0, n0 + 16) and columns [k0, k0 + count) of a matrix n x k as consecutive blocks; count
+  // is a multiple of 8, and what lies past the matrix is zero.
+  template <class I>
+  static void pack_group(const Rows& source, int n0, int n, int k0, int k, int count,
+                         std::byte* out) {
+    for (int r = 0; r < kLanes; ++r) {
+      std::byte* to = out + offset(r);
+      if (n0 + r >= n) {
+        for (int b = 0; b < count; b += kBlock, to += kBlockBytes) __builtin_memset(to, 0, 16);
+        continue;
+      }
+      const std::byte* const row = source.row(n0 + r);
+      for (int b = 0; b < count; b += kBlock, to += kBlockBytes) {
+        const int left = max(0, min(kBlock, k - (k0 + b)));
+        if (source.dtype == DType::bfloat16) {
+          const std::byte* const from = row + std::int64_t{2} * (k0 + b);
+          if (left == kBlock) {
+            __builtin_memcpy(to, from, 16);
+          } else {
+            act_t values[kBlock] = {};
+            __builtin_memcpy(values, from, 2 * static_cast<std::size_t>(left));
+            __builtin_memcpy(to, values, 16);
+          }
+        } else {
+          alignas(64) float values[kLanes] = {};
+          __builtin_memcpy(values, row + std::int64_t{4} * (k0 + b),
+                           4 * static_cast<std::size_t>(left));
+          act_t rounded[kLanes];
+          for (int j = 0; j < kLanes; j += I::kWidth) I::store(rounded + j, I::load(values + j));
+          __builtin_memcpy(to, rounded, 16);
+        }
+      }
+    }
+  }
+
+  template <class I>
+  static void pack(const Rows& source, int n0, int n1, int n, int k, std::byte* out) {
+    const int k16 = round_up(k, kLanes);
+    for (int g = n0; g < n1; g += kLanes) {
+      pack_group<I>(source, g, n, 0, k, k16, out + std::int64_t{2} * g * k16);
+    }
+  }
+
+  static void unpack(const Packed& w, float* out) {
+    const int k16 = round_up(w.k, kLanes);
+    for (int i = 0; i < w.n; ++i) {
+      const std::byte* const group = w.data + std::int64_t{2} * (i - i % kLanes) * k16;
+      for (int j = 0; j < w.k; ++j) {
+        std::uint16_t bits = 0;
+        __builtin_memcpy(&bits, group + j / kBlock * kBlockBytes + offset(i % kLanes) + j % 8 * 2,
+                         2);
+        out[static_cast<std::int64_t>(i) * w.k + j] =
+            __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
+      }
+    }
+  }
+
+  // Outputs [o, o + 16 * vectors) by sums [s, s + depth) in the tile's operand type.
+  template <class I, Axis axis>
+  static void panel(const Packed& w, int o, int vectors, int s, int depth, typename I::Panel* out,
+                    std::byte* /*blocks*/) {
+    const std::int64_t k16 = round_up(w.k, kLanes);
+    for (int v = 0; v < vectors; ++v, o += kLanes, out += I::panel_size(depth)) {
+      if constexpr (axis == Axis::k) {
+        I::unpack_k(w.data + 2 * (o * k16) + std::int64_t{s} / kBlock * kBlockBytes, depth, out);
+      } else {
+        I::unpack_n(w.data + 2 * (s * k16) + std::int64_t{o} / kBlock * kBlockBytes,
+                    2 * k16 * kLanes, depth, out);
+      }
+    }
+  }
+};
+
+// A row-major matrix, packed block by block on its way into the panel: for operands so small
+// beside the weights (LoRA), or used so few times (activations), that a packed copy would cost
+// more than it saves.
+struct Unpacked {
+  template <class I, Axis axis>
+  static void panel(const RowMajor& w, int o, int vectors, int s, int depth, typename I::Panel* out,
+                    std::byte* blocks) {
+    for (int v = 0; v < vectors; ++v, o += kLanes, out += I::panel_size(depth)) {
+      if constexpr (axis == Axis::k) {
+        BF16::pack_group<I>(w.rows, o, w.n, s, w.k, depth, blocks);
+        I::unpack_k(blocks, depth, out);
+      } else {
+        constexpr int kGroupBytes = 2 * BF16::kBlockBytes;  // 16 rows x 16 columns
+        for (int g = 0; g < depth; g += kLanes) {
+          BF16::pack_group<I>(w.rows, s + g, w.n, o, w.k, kLanes,
+                              blocks + g / kLanes * kGroupBytes);
+        }
+        I::unpack_n(blocks, kGroupBytes, depth, out);
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace kt

@@ -1,0 +1,131 @@
+// AVX2 with FMA: fp32 products of weights widened in L1, since there is no 16-bit product.
+//
+// Tile: 6 rows x 16 columns in 12 of the 16 registers, 2 for the panel's vectors, one broadcast.
+// Two FMA per cycle at a latency of 4 want 8 independent sums: 12 are enough. Per step of k there
+// are 8 loads for 12 FMA, so the loads (2 to 3 a cycle) have slack.
+#pragma once
+
+namespace kt {
+namespace {
+
+struct Avx2 {
+  static constexpr const char* kName = "avx2";
+  static constexpr int kRows = 6;
+  static constexpr int kVectors = 1;
+  static constexpr int kDepth = 256;  // 256 x 16 fp32: a panel of 16 KiB, half of L1
+  static constexpr int kWidth = 8;
+  static constexpr int kPrefetch = 4096;  // bytes ahead of the block being widened, into L2
+
+  using A = float;
+  using Panel = float;
+  using F = __m256;
+
+  static F set1(float x) { return _mm256_set1_ps(x); }
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
+  static F widen(__m128i h) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+  }
+  static F load(const act_t* p) {
+    return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static void store(act_t* p, F v) {  // rounds to nearest even; NaN stays NaN
+    const __m256i bits = _mm256_castps_si256(v);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded =
+        _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256 is_nan = _mm256_cmp_ps(v, v, _CMP_UNORD_Q);
+    const __m256i chosen =
+        _mm256_srli_epi32(_mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(rounded),
+                                                               _mm256_castsi256_ps(quiet), is_nan)),
+                          16);
+    const __m128i half =
+        _mm_packus_epi32(_mm256_castsi256_si128(chosen), _mm256_extracti128_si256(chosen, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), half);
+  }
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F scale_by_power(F x, F power) {
+    const __m256i shifted = _mm256_slli_epi32(_mm256_castps_si256(power), 23);
+    return x * _mm256_castsi256_ps(_mm256_add_epi32(shifted, _mm256_set1_epi32(0x3f800000)));
+  }
+  static float sum(F v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  }
+
+  static constexpr int panel_size(int depth) { return depth * kLanes; }
+
+  // Columns 2 p and 2 p + 1 of eight rows, interleaved, to panel rows of fp32.
+  static void store_pair(__m256i pair, float* out) {
+    store(out, _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16)));
+    store(out + kLanes, _mm256_castsi256_ps(_mm256_and_si256(pair, _mm256_set1_epi32(-65536))));
+  }
+
+  static void unpack_k(const std::byte* blocks, int depth, float* out) {
+    for (int k = 0; k < depth; k += 8, blocks += 256, out += 8 * kLanes) {
+      for (int line = 0; line < 256; line += 64)
+        __builtin_prefetch(blocks + kPrefetch + line, 0, 2);
+      KT_UNROLL for (int half = 0; half < 2; ++half) {
+        const auto* const p = reinterpret_cast<const __m256i*>(blocks) + half;
+        const __m256i v0 = _mm256_loadu_si256(p);
+        const __m256i v1 = _mm256_loadu_si256(p + 2);
+        const __m256i v2 = _mm256_loadu_si256(p + 4);
+        const __m256i v3 = _mm256_loadu_si256(p + 6);
+        const __m256i lo01 = _mm256_unpacklo_epi32(v0, v1);
+        const __m256i hi01 = _mm256_unpackhi_epi32(v0, v1);
+        const __m256i lo23 = _mm256_unpacklo_epi32(v2, v3);
+        const __m256i hi23 = _mm256_unpackhi_epi32(v2, v3);
+        float* const to = out + 8 * half;
+        store_pair(_mm256_unpacklo_epi64(lo01, lo23), to);
+        store_pair(_mm256_unpackhi_epi64(lo01, lo23), to + 2 * kLanes);
+        store_pair(_mm256_unpacklo_epi64(hi01, hi23), to + 4 * kLanes);
+        store_pair(_mm256_unpackhi_epi64(hi01, hi23), to + 6 * kLanes);
+      }
+    }
+  }
+
+  static void unpack_n(const std::byte* blocks, std::int64_t stride, int depth, float* out) {
+    for (int g = 0; g < depth; g += kLanes, blocks += stride) {
+      for (int line = 0; line < 512; line += 64) __builtin_prefetch(blocks + 1024 + line, 0, 2);
+      KT_UNROLL for (int r = 0; r < kLanes; ++r, out += kLanes) {
+        const auto* const p = reinterpret_cast<const __m128i*>(blocks + ((r % 4) * 4 + r / 4) * 16);
+        store(out, widen(_mm_loadu_si128(p)));
+        store(out + 8, widen(_mm_loadu_si128(p + 256 / 16)));
+      }
+    }
+  }
+
+  template <Axis axis>
+  static void pack_a(const Rows& a, int m, int s0, int valid, int length, float* out, int lda) {
+    pack_a_float<Avx2>(a, m, s0, valid, length, out, lda);
+  }
+
+  template <int rows, int vectors>
+  static void tile(const float* a, int lda, const float* panel, int depth, float* c, int ldc) {
+    static_assert(vectors == 1);
+    F acc[rows][2];
+    KT_UNROLL for (int i = 0; i < rows; ++i) {
+      acc[i][0] = load(c + i * ldc);
+      acc[i][1] = load(c + i * ldc + 8);
+    }
+    for (int k = 0; k < depth; ++k, panel += kLanes) {
+      const F b0 = load(panel);
+      const F b1 = load(panel + 8);
+      KT_UNROLL for (int i = 0; i < rows; ++i) {
+        const F x = _mm256_broadcast_ss(a + i * lda + k);
+        acc[i][0] = _mm256_fmadd_ps(x, b0, acc[i][0]);
+        acc[i][1] = _mm256_fmadd_ps(x, b1, acc[i][1]);
+      }
+    }
+    KT_UNROLL for (int i = 0; i < rows; ++i) {
+      store(c + i * ldc, acc[i][0]);
+      store(c + i * ldc + 8, acc[i][1]);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace kt

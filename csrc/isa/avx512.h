@@ -1,0 +1,96 @@
+// What the AVX-512 variants share: the elementwise vocabulary, the transposition of a block, and
+// the tile's loop.
+//
+// Tile: 6 rows x 64 columns in 24 of the 32 registers, 4 for the panel's vectors, the broadcast
+// folded into the product. Two products per cycle at a latency of 4 to 6 want 12 sums at most, and
+// the 10 loads per 24 products leave the load ports slack.
+#pragma once
+
+namespace kt {
+namespace {
+
+// The elementwise vocabulary, shared by both variants.
+struct Avx512Vector {
+  static constexpr int kWidth = 16;
+  using F = __m512;
+
+  static F set1(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+  static F widen(__m256i h) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+  }
+  static F load(const act_t* p) {
+    return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static void store(act_t* p, F v) {  // rounds to nearest even; NaN stays NaN
+    const __m512i bits = _mm512_castps_si512(v);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded =
+        _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    const __mmask16 is_nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    const __m512i chosen = _mm512_mask_blend_epi32(is_nan, rounded, quiet);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
+  }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F scale_by_power(F x, F power) {
+    const __m512i shifted = _mm512_slli_epi32(_mm512_castps_si512(power), 23);
+    return _mm512_mul_ps(
+        x, _mm512_castsi512_ps(_mm512_add_epi32(shifted, _mm512_set1_epi32(0x3f800000))));
+  }
+  static float sum(F v) { return _mm512_reduce_add_ps(v); }
+
+  // The four 4-byte columns of a block's 16 rows: vector p of the result holds column p of rows
+  // 0 .. 15 in order.
+  static void transpose(const std::byte* block, __m512i (&p)[4]) {
+    const __m512i v0 = _mm512_loadu_si512(block);
+    const __m512i v1 = _mm512_loadu_si512(block + 64);
+    const __m512i v2 = _mm512_loadu_si512(block + 128);
+    const __m512i v3 = _mm512_loadu_si512(block + 192);
+    const __m512i lo01 = _mm512_unpacklo_epi32(v0, v1);
+    const __m512i hi01 = _mm512_unpackhi_epi32(v0, v1);
+    const __m512i lo23 = _mm512_unpacklo_epi32(v2, v3);
+    const __m512i hi23 = _mm512_unpackhi_epi32(v2, v3);
+    p[0] = _mm512_unpacklo_epi64(lo01, lo23);
+    p[1] = _mm512_unpackhi_epi64(lo01, lo23);
+    p[2] = _mm512_unpacklo_epi64(hi01, hi23);
+    p[3] = _mm512_unpackhi_epi64(hi01, hi23);
+  }
+
+  // Along k a group's blocks follow each other; along n the next blocks are the next columns'.
+  static constexpr int kPrefetchAlongK = 8192;
+  static constexpr int kPrefetchAlongN = 2048;
+  static void prefetch(const std::byte* p, int bytes) {
+    for (int line = 0; line < bytes; line += 64) __builtin_prefetch(p + line, 0, 2);
+  }
+};
+
+// Steps of one dword of A and one vector of the panel; `Variant` says what they hold and how they
+// are multiplied.
+template <class Variant, int rows, int vectors>
+void avx512_tile(const typename Variant::A* a, int lda, const typename Variant::Panel* panel,
+                 int depth, float* c, int ldc) {
+  __m512 acc[rows][vectors];
+  KT_UNROLL for (int i = 0; i < rows; ++i) {
+    KT_UNROLL for (int j = 0; j < vectors; ++j) acc[i][j] = _mm512_loadu_ps(c + i * ldc + 16 * j);
+  }
+  const int next = Variant::panel_size(depth);
+  const int steps = depth / Variant::kStep;
+  for (int k = 0; k < steps; ++k, panel += kLanes * Variant::kStep) {
+    typename Variant::B b[vectors];
+    KT_UNROLL for (int j = 0; j < vectors; ++j) b[j] = Variant::load_panel(panel + j * next);
+    KT_UNROLL for (int i = 0; i < rows; ++i) {
+      const auto x = Variant::broadcast(a + i * lda + k * Variant::kStep);
+      KT_UNROLL for (int j = 0; j < vectors; ++j) acc[i][j] = Variant::dot(acc[i][j], x, b[j]);
+    }
+  }
+  KT_UNROLL for (int i = 0; i < rows; ++i) {
+    KT_UNROLL for (int j = 0; j < vectors; ++j) _mm512_storeu_ps(c + i * ldc + 16 * j, acc[i][j]);
+  }
+}
+
+}  // namespace
+}  // namespace kt

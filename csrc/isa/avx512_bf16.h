@@ -1,0 +1,107 @@
+// AVX-512 with VDPBF16PS: each 32-bit lane sums a pair of products (Intel SDM vol. 2, "VDPBF16PS":
+// denormals are flushed, sums rounded to nearest even).
+//
+// Along n the pairs are rows (0, 4), (8, 12), (1, 5), ... of a group, which is how one word
+// permute takes them from a block's vector; A's columns are put in the same order.
+#pragma once
+
+namespace kt {
+namespace {
+
+struct Avx512Bf16 : Avx512Vector {
+  static constexpr const char* kName = "avx512_bf16";
+  static constexpr int kRows = 6;
+  static constexpr int kVectors = 4;
+  static constexpr int kDepth = 128;  // 4 panels of 128 x 16 pairs' halves: 16 KiB, half of L1
+  static constexpr int kStep = 2;
+  using A = act_t;
+  using Panel = act_t;
+  using B = __m512i;
+
+  static B load_panel(const act_t* p) { return _mm512_loadu_si512(p); }
+  static B broadcast(const act_t* a) {
+    std::int32_t pair = 0;
+    __builtin_memcpy(&pair, a, 4);
+    return _mm512_set1_epi32(pair);
+  }
+  static F dot(F acc, B x, B b) {
+    return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(x), reinterpret_cast<__m512bh>(b));
+  }
+
+  static constexpr int panel_size(int depth) { return depth * kLanes; }
+
+  static void unpack_k(const std::byte* blocks, int depth, act_t* out) {
+    for (int k = 0; k < depth; k += 8, blocks += 256) {
+      prefetch(blocks + kPrefetchAlongK, 256);
+      __m512i p[4];
+      transpose(blocks, p);
+      KT_UNROLL for (int j = 0; j < 4; ++j, out += 2 * kLanes) _mm512_storeu_si512(out, p[j]);
+    }
+  }
+
+  // Word i of the result: row `low` lane for even i, `low + 1` for odd, column i / 2; columns 0-7
+  // are the first source's, 8-15 the second's.
+  static __m512i pair_index(int low) {
+    alignas(64) std::uint16_t index[32];
+    for (int i = 0; i < 32; ++i) {
+      const int column = i / 2;
+      index[i] = static_cast<std::uint16_t>((column / 8) * 32 + (low + i % 2) * 8 + column % 8);
+    }
+    return _mm512_load_si512(index);
+  }
+
+  static void unpack_n(const std::byte* blocks, std::int64_t stride, int depth, act_t* out) {
+    const __m512i first = pair_index(0);
+    const __m512i second = pair_index(2);
+    for (int g = 0; g < depth; g += kLanes, blocks += stride) {
+      prefetch(blocks + kPrefetchAlongN, 512);
+      KT_UNROLL for (int j = 0; j < 4; ++j, out += 4 * kLanes) {
+        const __m512i v = _mm512_loadu_si512(blocks + 64 * j);
+        const __m512i w = _mm512_loadu_si512(blocks + 256 + 64 * j);
+        _mm512_storeu_si512(out, _mm512_permutex2var_epi16(v, first, w));
+        _mm512_storeu_si512(out + 2 * kLanes, _mm512_permutex2var_epi16(v, second, w));
+      }
+    }
+  }
+
+  // Where row s of a group stands in the order of pairs: row 4 l + j is the l-th of the j-th four.
+  static constexpr int paired(int s) { return s / kLanes * kLanes + s % 4 * 4 + s % kLanes / 4; }
+
+  template <Axis axis>
+  static void pack_a(const Rows& a, int m, int s0, int valid, int length, act_t* out, int lda) {
+    if (a.transposed) {
+      pack_a_transposed(a, m, s0, valid, length, [out, lda](int i, int s, float x) {
+        alignas(64) act_t rounded[kLanes];
+        store(rounded, set1(x));
+        out[i * lda + (axis == Axis::n ? paired(s) : s)] = rounded[0];
+      });
+      return;
+    }
+    alignas(32) std::uint16_t order[kLanes];
+    for (int s = 0; s < kLanes; ++s) order[paired(s)] = static_cast<std::uint16_t>(s);
+    const __m256i index = _mm256_load_si256(reinterpret_cast<const __m256i*>(order));
+    for (int i = 0; i < m; ++i, out += lda) {
+      const auto* const row = reinterpret_cast<const act_t*>(a.row(i)) + s0;
+      for (int j = 0; j < length; j += kLanes) {
+        alignas(32) act_t block[kLanes] = {};
+        const act_t* from = row + j;
+        if (j + kLanes > valid) {
+          const int left = kt::max(0, valid - j);
+          if (left > 0) __builtin_memcpy(block, from, 2 * static_cast<std::size_t>(left));
+          from = block;
+        }
+        __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+        if constexpr (axis == Axis::n) v = _mm256_permutexvar_epi16(index, v);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + j), v);
+      }
+    }
+  }
+
+  template <int rows, int vectors>
+  static void tile(const act_t* a, int lda, const act_t* panel, int depth, float* c, int ldc) {
+    avx512_tile<Avx512Bf16, rows, vectors>(a, lda, panel, depth, c, ldc);
+  }
+};
+
+}  // namespace
+}  // namespace kt

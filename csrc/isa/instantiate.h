@@ -1,0 +1,40 @@
+// The tables of kernels of one instruction set, one for each format of the registry.
+#pragma once
+
+namespace kt {
+namespace {
+
+template <class I, class F>
+constexpr Kernels make_kernels() {
+  Kernels table{};
+  table.isa = I::kName;
+  table.format = F::kName;
+  table.packed_bytes = F::bytes;
+  table.pack = F::template pack<I>;
+  table.unpack = F::unpack;
+  table.gemm[static_cast<int>(Axis::k)] = gemm<I, F, Axis::k, Packed>;
+  table.gemm[static_cast<int>(Axis::n)] = gemm<I, F, Axis::n, Packed>;
+  table.gemm_rows[static_cast<int>(Axis::k)] = gemm<I, Unpacked, Axis::k, RowMajor>;
+  table.gemm_rows[static_cast<int>(Axis::n)] = gemm<I, Unpacked, Axis::n, RowMajor>;
+  table.swiglu = swiglu<I>;
+  table.swiglu_backward = swiglu_backward<I>;
+  table.scatter_add = scatter_add<I>;
+  table.store_rows = store_rows<I>;
+  table.to_act = to_act<I>;
+  table.sum_parts = sum_parts<I>;
+  table.peak_round = peak_round<I>;
+  return table;
+}
+
+}  // namespace
+}  // namespace kt
+
+#define KT_KERNELS_OF(format) make_kernels<Isa, format>(),
+#define KT_KERNEL_TABLES(name, type)                                      \
+  namespace kt {                                                          \
+  namespace {                                                             \
+  using Isa = type;                                                       \
+  }                                                                       \
+  extern const Kernels name##_kernels[];                                  \
+  const Kernels name##_kernels[] = {KT_FORMATS(KT_KERNELS_OF) Kernels{}}; \
+  }  // namespace kt

@@ -1,0 +1,70 @@
+// What one pair of (instruction set, weight format) offers to the layer's walk: the layer binds
+// one table at construction and calls through it, once per task. The bodies are the templates of
+// ops/, compiled for the pair in isa/*.cpp.
+#pragma once
+
+#include "types.h"
+
+namespace kt {
+
+// Rows of one expert that a task works on at most. More rows would amortize the unpacking of a
+// weight panel further (at 256 it is below 1%), fewer keep A and C blocks in a 512 KiB L2.
+constexpr int kMaxRows = 256;
+// Columns of C per task at most: 256 rows x 256 columns of fp32 is 256 KiB.
+constexpr int kMaxCols = 256;
+// Columns per task of the backward pass through the activation. Fixed, since the routing gradient
+// is summed per such block: the same bits for any number of threads.
+constexpr int kActivationCols = 128;
+
+// One worker's buffers, allocated once; their sizes are those of runtime/scratch.h.
+struct Scratch {
+  std::byte* a = nullptr;            // block of activations in the tile's operand type
+  std::byte* panel = nullptr;        // block of weights in the tile's operand type
+  std::byte* blocks = nullptr;       // row-major weights packed on the fly
+  float* c[2] = {nullptr, nullptr};  // products, [kMaxRows][kMaxCols] each
+  const char* ran = "";              // the instruction set of the last product
+};
+
+// c[t][i][o - out0] += sum over `axis` of a * w[t], for i < m, out0 <= o < out1, t < terms. Rows of
+// c are round_up(out1 - out0, kLanes) apart. All w share a shape; out0 is a multiple of kLanes.
+template <class W>
+using Gemm = void (*)(const Rows& a, int m, const W* w, float* const* c, int terms, int out0,
+                      int out1, Scratch& scratch);
+
+struct Kernels {
+  const char* isa;
+  const char* format;
+
+  std::size_t (*packed_bytes)(int n, int k);
+  // Rows [n0, n1) of the n x k matrix into their place in `packed`; n0 is a multiple of kLanes.
+  void (*pack)(const Rows& source, int n0, int n1, int n, int k, std::byte* packed);
+  // The packed matrix back in float32, [n][k] (tests, tools).
+  void (*unpack)(const Packed& w, float* out);
+
+  Gemm<Packed> gemm[2];         // by Axis
+  Gemm<RowMajor> gemm_rows[2];  // by Axis
+
+  // h = silu(g) * u; g, u: fp32 [m][n], stored as activations too unless gate/up are null. Output
+  // rows are `stride` elements apart. n is a multiple of kLanes.
+  void (*swiglu)(const float* g, const float* u, int m, int n, act_t* gate, act_t* up, act_t* h,
+                 std::int64_t stride);
+  // From dh' = dL/dh before the routing weight r: dg, du, h and dr[i * dr_stride] = <dh', h>.
+  void (*swiglu_backward)(const float* dh, const float* r, int m, int n, const act_t* gate,
+                          const act_t* up, act_t* dgate, act_t* dup, act_t* h, std::int64_t stride,
+                          float* dr, std::int64_t dr_stride);
+  // out[index[i]][j] += (scale ? scale[i] : 1) * c[i][j], j < n; out rows `stride` elements apart.
+  void (*scatter_add)(const float* c, int ldc, int m, int n, const std::int32_t* index,
+                      const float* scale, float* out, std::int64_t stride);
+  // out[i][j] = scale * c[i][j] as activations, columns n .. round_up(n) zeroed.
+  void (*store_rows)(const float* c, int ldc, int m, int n, float scale, act_t* out,
+                     std::int64_t stride);
+  // n elements of any float type to activations, and sums of `parts` fp32 rows to any float type.
+  void (*to_act)(const std::byte* in, DType dtype, std::int64_t n, act_t* out);
+  void (*sum_parts)(const float* in, int parts, std::int64_t part_stride, std::int64_t n,
+                    DType dtype, std::byte* out);
+
+  // flop of `rounds` passes of the full-size tile over operands that stay in L1.
+  double (*peak_round)(int rounds, Scratch& scratch);
+};
+
+}  // namespace kt

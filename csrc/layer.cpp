@@ -1,0 +1,287 @@
+#include "layer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+#include "dispatch.h"
+#include "walk.h"
+
+namespace kt {
+namespace {
+
+void want_range(const char* name, int value, int least, int most) {
+  if (value >= least && value <= most) return;
+  throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", wanted " +
+                              std::to_string(least) + " to " + std::to_string(most));
+}
+
+}  // namespace
+
+Layer::Layer(const Config& config) : config_(config), kernels_(kernels("", config.format)) {
+  constexpr int kMost = 1 << 24;
+  want_range("num_experts", config.experts, 1, kMost);
+  want_range("hidden_size", config.hidden, 1, kMost);
+  want_range("intermediate_size", config.inter, 1, kMost);
+  want_range("top_k", config.top_k, 1, kMost);
+  want_range("lora_rank", config.rank, 0, kMaxCols);
+  want_range("parts", config.parts, 1, config.inter);
+  want_range("threads", config.threads, 0, 4096);
+  want_range("cache_depth", config.cache_depth, 0, kMost);
+  // Rows are counted in int, and buffers hold at least a few vectors of each.
+  want_range("chunk_tokens", config.chunk_tokens, 1, std::numeric_limits<int>::max());
+  config_.chunk_tokens = min(config.chunk_tokens, (1 << 30) / max(config.top_k, 1));
+  if (config.inter % config.parts != 0) {
+    throw std::invalid_argument("parts is " + std::to_string(config.parts) +
+                                ", wanted a divisor of intermediate_size " +
+                                std::to_string(config.inter));
+  }
+  loaded_.resize(static_cast<std::size_t>(config.experts), false);
+  slots_.resize(static_cast<std::size_t>(config.cache_depth));
+}
+
+std::byte* Layer::packed(int part, int expert, Base which) const {
+  const std::size_t gate = kernels_.packed_bytes(part_inter(), config_.hidden);
+  const std::size_t down = kernels_.packed_bytes(config_.hidden, part_inter());
+  return weights_[static_cast<std::size_t>(part)].data() +
+         static_cast<std::size_t>(expert) * (2 * gate + down) +
+         static_cast<std::size_t>(which) * gate;
+}
+
+Packed Layer::base(int part, int expert, Base which) const {
+  const bool down = which == Base::down;
+  return {packed(part, expert, which), down ? config_.hidden : part_inter(),
+          down ? part_inter() : config_.hidden};
+}
+
+RowMajor Layer::lora(int part, int expert, Lora which) const {
+  const Tensor& t = lora_[static_cast<std::size_t>(which)];
+  RowMajor m;
+  m.rows = t.rows(expert, t.shape[1], t.shape[2]);
+  m.n = static_cast<int>(t.shape[1]);
+  m.k = static_cast<int>(t.shape[2]);
+  if (which == Lora::gate_b || which == Lora::up_b) {  // the part's rows
+    m.rows = m.rows.from(std::int64_t{part} * part_inter());
+    m.n = part_inter();
+  } else if (which == Lora::down_a) {  // the part's columns
+    m.rows.base += std::int64_t{part} * part_inter() * static_cast<std::int64_t>(size_of(t.dtype));
+    m.k = part_inter();
+  }
+  return m;
+}
+
+void Layer::load_expert(int expert, const Tensor& gate, const Tensor& up, const Tensor& down) {
+  want_range("expert", expert, 0, config_.experts - 1);
+  const auto dtypes = {DType::bfloat16, DType::float32};
+  gate.want(dtypes, {config_.inter, config_.hidden});
+  up.want(dtypes, {config_.inter, config_.hidden});
+  down.want(dtypes, {config_.hidden, config_.inter});
+
+  Pool::Use pool(config_.threads);
+  if (weights_.empty()) {
+    const std::size_t bytes = 2 * kernels_.packed_bytes(part_inter(), config_.hidden) +
+                              kernels_.packed_bytes(config_.hidden, part_inter());
+    std::vector<Memory> memory;
+    for (int part = 0; part < config_.parts; ++part) {
+      memory.emplace_back(static_cast<std::size_t>(config_.experts) * bytes);
+    }
+    weights_ = std::move(memory);
+  }
+  constexpr int kRows = 256;  // of a matrix per task
+  const int gate_tasks = div_up(part_inter(), kRows);
+  const int down_tasks = div_up(config_.hidden, kRows);
+  pool.run(config_.parts, 2 * gate_tasks + down_tasks, [&](int part, int task, Scratch&) {
+    const Base which = task < gate_tasks       ? Base::gate
+                       : task < 2 * gate_tasks ? Base::up
+                                               : Base::down;
+    const int first = (task - static_cast<int>(which) * gate_tasks) * kRows;
+    const Packed w = base(part, expert, which);
+    const Tensor& source = which == Base::gate ? gate : which == Base::up ? up : down;
+    Rows rows = source.rows(0, source.shape[0], source.shape[1]);
+    if (which == Base::down) {
+      rows.base +=
+          std::int64_t{part} * part_inter() * static_cast<std::int64_t>(size_of(source.dtype));
+    } else {
+      rows = rows.from(std::int64_t{part} * part_inter());
+    }
+    kernels_.pack(rows, first, min(w.n, first + kRows), w.n, w.k, packed(part, expert, which));
+  });
+  loaded_[static_cast<std::size_t>(expert)] = true;
+}
+
+void Layer::set_lora(std::vector<Tensor> tensors) {
+  if (config_.rank == 0) throw std::runtime_error("LoRA tensors for a layer of lora_rank 0");
+  if (tensors.size() != kLoraTensors) {
+    throw std::invalid_argument(std::to_string(tensors.size()) + " LoRA tensors, wanted 6");
+  }
+  const std::int64_t e = config_.experts;
+  const std::int64_t r = config_.rank;
+  const std::int64_t h = config_.hidden;
+  const std::int64_t i = config_.inter;
+  const std::vector<std::int64_t> shapes[kLoraTensors] = {{e, r, h}, {e, i, r}, {e, r, h},
+                                                          {e, i, r}, {e, r, i}, {e, h, r}};
+  for (std::size_t t = 0; t < kLoraTensors; ++t) {
+    tensors[t].want({DType::bfloat16, DType::float32}, shapes[t]);
+    if (tensors[t].dtype != tensors[0].dtype) {
+      throw std::invalid_argument(tensors[t].name + ": dtype " + name_of(tensors[t].dtype) +
+                                  ", wanted that of " + tensors[0].name + ", " +
+                                  name_of(tensors[0].dtype));
+    }
+  }
+  const Pool::Use pool(1);  // no pass is reading the old ones
+  lora_ = std::move(tensors);
+}
+
+Slot& Layer::take_slot() {
+  for (Slot& slot : slots_) {
+    if (slot.ticket == 0) return slot;
+  }
+  throw std::runtime_error(
+      "Forward cache full: all " + std::to_string(slots_.size()) +
+      " slots (max_cache_depth) hold a forward_sft whose backward has not run; call backward "
+      "first, "
+      "pass save_for_backward=False where none follows, or raise max_cache_depth");
+}
+
+const Slot* Layer::find(std::int64_t ticket) const {
+  const Slot* found = nullptr;
+  for (const Slot& slot : slots_) {
+    if (slot.ticket == 0) continue;
+    if (ticket == 0 ? found == nullptr || slot.ticket > found->ticket : slot.ticket == ticket) {
+      found = &slot;
+    }
+  }
+  return found;
+}
+
+std::int64_t Layer::forward(const Tensor& x, const Tensor& ids, const Tensor& weights,
+                            const Tensor& out, bool save, const Tensor* skip) {
+  if (x.shape.size() != 2)
+    throw std::invalid_argument(x.name + ": shape " + text(x.shape) +
+                                ", wanted [qlen, hidden_size]");
+  const std::int64_t tokens = x.shape[0];
+  x.want({DType::bfloat16, DType::float32, DType::float16}, {tokens, config_.hidden});
+  ids.want({DType::int64, DType::int32}, {tokens, config_.top_k});
+  weights.want({DType::float32, DType::bfloat16}, {tokens, config_.top_k});
+  out.want({x.dtype}, {tokens, config_.hidden});
+  if (skip != nullptr) skip->want({DType::boolean}, {config_.experts});
+  check_routing(ids, weights, skip, config_.experts);
+
+  Pool::Use pool(config_.threads);
+  if (!loaded()) {
+    throw std::runtime_error(
+        "weights are not loaded: expert " +
+        std::to_string(std::find(loaded_.begin(), loaded_.end(), false) - loaded_.begin()) +
+        " is missing");
+  }
+  if (config_.rank > 0 && lora_.empty()) {
+    throw std::runtime_error("LoRA tensors are not set: call init_lora_weights first");
+  }
+  Slot* const slot = save ? &take_slot() : nullptr;
+  std::size_t used = 0;
+  for (std::int64_t first = 0; first < tokens; first += config_.chunk_tokens, ++used) {
+    const auto n = static_cast<int>(std::min<std::int64_t>(config_.chunk_tokens, tokens - first));
+    auto routing = std::make_unique<Routing>(ids, weights, skip, config_.experts, first, n);
+    if (slot != nullptr && slot->chunks.size() == used) slot->chunks.emplace_back();
+    ForwardWalk(*this, pool)
+        .run(x, std::move(routing), out, first, n, slot != nullptr ? &slot->chunks[used] : nullptr);
+  }
+  ran_ = pool.scratch().ran;
+  if (slot == nullptr) return 0;
+  slot->used = used;
+  slot->tokens = tokens;
+  slot->ticket = next_ticket_++;
+  return slot->ticket;
+}
+
+void Layer::backward(std::int64_t ticket, const Tensor& grad_out, const Tensor& grad_x,
+                     const std::vector<Tensor>& grad_loras, const Tensor* grad_weights) {
+  Pool::Use pool(config_.threads);
+  const Slot* const slot = find(ticket);
+  if (slot == nullptr) {
+    throw std::runtime_error(
+        "backward without a saved forward: call forward_sft(..., save_for_backward=True) first; "
+        "each serves one backward");
+  }
+  const auto dtypes = {DType::bfloat16, DType::float32, DType::float16};
+  grad_out.want(dtypes, {slot->tokens, config_.hidden});
+  grad_x.want(dtypes, {slot->tokens, config_.hidden});
+  if (grad_weights != nullptr) {
+    grad_weights->want({DType::float32}, {slot->tokens, config_.top_k});
+  }
+  if (grad_loras.size() != (config_.rank > 0 ? kLoraTensors : 0)) {
+    throw std::invalid_argument(std::to_string(grad_loras.size()) + " LoRA gradients, wanted " +
+                                std::to_string(config_.rank > 0 ? kLoraTensors : 0));
+  }
+  for (std::size_t i = 0; i < grad_loras.size(); ++i) {
+    grad_loras[i].want({DType::bfloat16, DType::float32}, lora_[i].shape);
+  }
+
+  // Chunks add to each other in fp32; one chunk, the usual case, writes straight to the result.
+  GradSink grads{grad_loras, false};
+  std::vector<Memory> sums;
+  const bool summed = config_.rank > 0 && slot->used != 1;
+  if (summed) {
+    grads.add = true;
+    for (Tensor& t : grads.tensors) {
+      sums.emplace_back(sizeof(float) *
+                        static_cast<std::size_t>(t.shape[0] * t.shape[1] * t.shape[2]));
+      t.data = sums.back().data();
+      t.dtype = DType::float32;
+    }
+  }
+  std::int64_t first = 0;
+  for (std::size_t i = 0; i < slot->used; ++i) {
+    const SavedChunk& saved = slot->chunks[i];
+    BackwardWalk(*this, pool).run(saved, grad_out, grad_x, grads, grad_weights, first);
+    first += saved.tokens;
+  }
+  for (std::size_t i = 0; summed && i < grad_loras.size(); ++i) {
+    const Tensor& to = grad_loras[i];
+    kernels_.sum_parts(reinterpret_cast<const float*>(sums[i].data()), 1, 0,
+                       to.shape[0] * to.shape[1] * to.shape[2], to.dtype, to.data);
+  }
+  if (slot->used > 0) ran_ = pool.scratch().ran;
+  const_cast<Slot*>(slot)->ticket = 0;
+}
+
+std::int64_t Layer::saved_tokens(std::int64_t ticket) const {
+  const Slot* const slot = find(ticket);
+  if (slot == nullptr) throw std::runtime_error("no saved forward");
+  return slot->tokens;
+}
+
+void Layer::release(std::int64_t ticket) {
+  const Pool::Use pool(1);
+  for (Slot& slot : slots_) {
+    if (ticket == 0 || slot.ticket == ticket) slot.ticket = 0;
+  }
+}
+
+int Layer::cache_used() const {
+  return static_cast<int>(
+      std::count_if(slots_.begin(), slots_.end(), [](const Slot& s) { return s.ticket != 0; }));
+}
+
+std::string Layer::ran() const { return ran_; }
+
+std::size_t Layer::weight_bytes() const {
+  std::size_t bytes = 0;
+  for (const Memory& m : weights_) bytes += m.size();
+  return bytes;
+}
+
+std::size_t Layer::saved_bytes() const {
+  std::size_t bytes = 0;
+  for (const Slot& slot : slots_) {
+    for (const SavedChunk& chunk : slot.chunks) bytes += chunk.memory.size();
+  }
+  return bytes;
+}
+
+bool Layer::loaded() const {
+  return std::all_of(loaded_.begin(), loaded_.end(), [](bool l) { return l; });
+}
+
+}  // namespace kt

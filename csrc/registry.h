@@ -1,0 +1,14 @@
+// THE list of formats and of instruction sets. A new format: its file in formats/, included in
+// isa/operators.h, and a line in KT_FORMATS. A new instruction set: its file in isa/ and a line in
+// KT_ISAS, in order of preference: the first that the CPU supports is chosen.
+#pragma once
+
+// X(type)
+#define KT_FORMATS(X) X(BF16)
+
+// X(table, name, family): KT_KERNEL_ISA takes a name or a family
+#define KT_ISAS(X)                        \
+  X(avx512_bf16, "avx512_bf16", "avx512") \
+  X(avx512_f32, "avx512_f32", "avx512")   \
+  X(avx2, "avx2", "avx2")                 \
+  X(portable, "portable", "portable")

@@ -1,0 +1,106 @@
+// What the forward and the backward walk share: views of the layer's buffers, and how work is cut.
+#pragma once
+
+#include <cstring>
+
+#include "layer.h"
+
+namespace kt {
+
+class Walk {
+ public:
+  Walk(Layer& of, Pool::Use& with)
+      : layer(of), config(of.config_), kernels(of.kernels_), pool(with) {}
+
+ protected:
+  // Columns per task: as many as the buffers hold, fewer where that leaves threads without work.
+  [[nodiscard]] int task_cols(int cols, int others) const {
+    int width = kMaxCols;
+    while (width > kLanes && others * div_up(cols, width) < kTasksPerThread * pool.threads()) {
+      width /= 2;
+    }
+    return width;
+  }
+
+  // Rows of a dense activation matrix.
+  static Rows dense(const act_t* data, std::int64_t stride, std::int64_t first = 0) {
+    Rows r;
+    r.base = reinterpret_cast<const std::byte*>(data + first * stride);
+    r.stride = stride * static_cast<std::int64_t>(sizeof(act_t));
+    return r;
+  }
+  // The rows of [tokens][hidden] that a block's tokens have.
+  Rows gathered(const act_t* data, const Routing& routing, int first) const {
+    Rows r = dense(data, config.hidden);
+    r.index = routing.token.data() + first;
+    return r;
+  }
+
+  static void clear(float* c, int m, int cols) {
+    std::memset(c, 0,
+                sizeof(float) * static_cast<std::size_t>(m) *
+                    static_cast<std::size_t>(round_up(cols, kLanes)));
+  }
+
+  // A caller's rows as activations: as they lie if they are, else converted into `out`.
+  const act_t* activations(const std::byte* data, DType dtype, std::int64_t count, act_t* out);
+  // [parts][tokens][hidden16] summed over parts into the caller's [tokens][hidden].
+  void finish(const float* sums, int tokens, DType dtype, std::byte* out);
+
+  [[nodiscard]] const std::byte* chunk(const Tensor& t, std::int64_t first_token) const {
+    return t.data + first_token * config.hidden * static_cast<std::int64_t>(size_of(t.dtype));
+  }
+  [[nodiscard]] int hidden16() const { return round_up(config.hidden, kLanes); }
+  [[nodiscard]] int part_width() const { return round_up(layer.part_inter(), kLanes); }
+
+  static constexpr int kTasksPerThread = 8;  // enough that the last task's end is 1/8 at most
+
+  Layer& layer;
+  const Config& config;
+  const Kernels& kernels;
+  Pool::Use& pool;
+};
+
+class ForwardWalk : Walk {
+ public:
+  using Walk::Walk;
+  // Tokens [first, first + tokens); `saved` null: nothing is kept.
+  void run(const Tensor& x, std::unique_ptr<Routing> routing, const Tensor& out, std::int64_t first,
+           int tokens, SavedChunk* saved);
+};
+
+// Where the LoRA gradients go.
+struct GradSink {
+  std::vector<Tensor> tensors;
+  bool add = false;  // to what is there (float32), instead of overwriting it
+};
+
+class BackwardWalk : Walk {
+ public:
+  using Walk::Walk;
+  void run(const SavedChunk& saved, const Tensor& grad_out, const Tensor& grad_x,
+           const GradSink& grads, const Tensor* grad_weights, std::int64_t first);
+
+ private:
+  struct Buffers {
+    const act_t* dout;
+    act_t* dgate;
+    act_t* dup;
+    act_t* h;
+    std::array<act_t*, 3> mid;  // s dG Bg, s dU Bu, s dOut Bd
+    float* dr;
+    float* sums;
+  };
+  void down_mid(const SavedChunk& saved, const Buffers& b);
+  void activation(const SavedChunk& saved, const Buffers& b);
+  void gate_up_mid(const SavedChunk& saved, const Buffers& b);
+  void input(const SavedChunk& saved, const Buffers& b);
+  void lora_grads(const SavedChunk& saved, const Buffers& b, const GradSink& grads);
+  void routing_grads(const SavedChunk& saved, const Buffers& b, const Tensor& grad_weights,
+                     std::int64_t first);
+  [[nodiscard]] int dr_blocks() const {
+    return config.parts * div_up(part_width(), kActivationCols);
+  }
+};
+
+}  // namespace kt
