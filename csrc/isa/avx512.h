@@ -31,8 +31,11 @@ struct Avx512Vector {
     const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
     const __mmask16 is_nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
     const __m512i chosen = _mm512_mask_blend_epi32(is_nan, rounded, quiet);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
+    // The high words, gathered into the low half by one permute.
+    alignas(64) std::uint16_t high[32];
+    for (int i = 0; i < 32; ++i) high[i] = static_cast<std::uint16_t>(2 * i + 1);
+    const __m512i packed = _mm512_permutexvar_epi16(_mm512_load_si512(high), chosen);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_castsi512_si256(packed));
   }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
@@ -41,7 +44,12 @@ struct Avx512Vector {
     return _mm512_mul_ps(
         x, _mm512_castsi512_ps(_mm512_add_epi32(shifted, _mm512_set1_epi32(0x3f800000))));
   }
-  static float sum(F v) { return _mm512_reduce_add_ps(v); }
+  static float sum(F v) {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  }
 
   // The four 4-byte columns of a block's 16 rows: vector p of the result holds column p of rows
   // 0 .. 15 in order.
