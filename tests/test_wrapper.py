@@ -1,0 +1,448 @@
+"""What `KTMoEWrapper` computes, keeps and gives back when it is used as it should be."""
+
+import dataclasses
+import gc
+import threading
+import weakref
+
+import pytest
+import torch
+from small_layer import (
+    EXPERTS,
+    FORWARD_LIMIT,
+    GRADIENT_LIMIT,
+    HIDDEN,
+    INTER,
+    QLEN,
+    RANK,
+    SFT,
+    TOP_K,
+    adapters,
+    assert_gradients,
+    assert_near,
+    batch,
+    loaded,
+    stacked,
+    wrapper,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kt_kernel.methods import METHODS
+from kt_kernel.synthetic import SyntheticExperts, make_inputs, make_loras
+
+BF16, F32, F16 = torch.bfloat16, torch.float32, torch.float16
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("lora_dtype", [BF16, F32])
+@pytest.mark.parametrize("dtype", [BF16, F32, F16])
+def test_forward_and_backward_against_the_reference(dtype, lora_dtype, parts):
+    small = loaded(lora_dtype=lora_dtype, threadpool_count=parts)
+    inputs = batch(dtype=dtype)
+    output = small.forward(inputs)
+    gradients = small.layer.backward(inputs.grad_output, routing_weights_grad=True)
+    expected = small.reference(inputs)
+    assert output.dtype == gradients[0].dtype == dtype
+    assert {gradient.dtype for gradient in gradients[1].values()} == {lora_dtype}
+    assert gradients[2].dtype == F32
+    assert_near(output, expected.output, FORWARD_LIMIT)
+    assert_gradients(gradients, expected)
+
+
+@pytest.mark.parametrize("ids_dtype", [torch.int64, torch.int32])
+@pytest.mark.parametrize("routing_dtype", [F32, BF16])
+def test_dtypes_of_the_routing(ids_dtype, routing_dtype):
+    small = loaded()
+    inputs = dataclasses.replace(
+        small.inputs,
+        expert_ids=small.inputs.expert_ids.to(ids_dtype),
+        weights=small.inputs.weights.to(routing_dtype),
+    )
+    assert_near(small.forward(inputs), small.reference(inputs).output, FORWARD_LIMIT)
+    assert_gradients(small.layer.backward(inputs.grad_output), small.reference(inputs))
+
+
+def test_values_that_bfloat16_cannot_hold():
+    """Rounding of inputs and of adapters to bfloat16 comes on top, 0.14% each."""
+    small = loaded()
+    small.loras = make_loras(EXPERTS, HIDDEN, INTER, RANK, dtype=F32)
+    small.layer.init_lora_weights(*small.loras.values())
+    inputs = make_inputs(QLEN, EXPERTS, TOP_K, HIDDEN, dtype=F32)
+    assert_near(small.forward(inputs), small.reference(inputs).output, 0.005)
+    gradients = small.layer.backward(inputs.grad_output, routing_weights_grad=True)
+    assert_gradients(gradients, small.reference(inputs), 0.007)
+
+
+def test_weights_in_float32():
+    small = loaded(weight_dtype=F32)
+    assert_near(small.forward(), small.reference().output, FORWARD_LIMIT)
+    assert_gradients(small.layer.backward(small.inputs.grad_output), small.reference())
+
+
+def test_the_dtype_of_grad_output_need_not_be_that_of_the_input():
+    small = loaded()
+    small.forward()
+    grad_input, _ = small.layer.backward(small.inputs.grad_output.float())
+    assert grad_input.dtype == F32
+    assert_near(grad_input, small.reference().grad_input, GRADIENT_LIMIT)
+
+
+@pytest.mark.parametrize("qlen", [0, 1, 2, 50])
+def test_any_number_of_tokens(qlen):
+    """Many batches are judged together: the error of a single token is too much of a chance."""
+    small = loaded()
+    ours, theirs = [], []
+    for seed in range(20):
+        inputs = batch(qlen, seed=seed)
+        output = small.forward(inputs)
+        grad_input, loras, grad_weights = small.layer.backward(inputs.grad_output, True)
+        assert output.shape == grad_input.shape == (qlen, HIDDEN)
+        assert grad_weights.shape == (qlen, TOP_K)
+        expected = small.reference(inputs)
+        ours.append([output, grad_input, grad_weights, *loras.values()])
+        theirs.append([expected.output, expected.grad_input, expected.grad_weights])
+        theirs[-1] += expected.grad_loras.values()
+    for index, (our, their) in enumerate(
+        zip(zip(*ours, strict=True), zip(*theirs, strict=True), strict=True)
+    ):
+        limit = GRADIENT_LIMIT if index else FORWARD_LIMIT
+        assert_near(torch.cat(our), torch.cat(their), limit)
+
+
+def test_skipped_doubled_and_unused_experts():
+    small = loaded()
+    ids = small.inputs.expert_ids
+    ids[ids == 4] = 3
+    ids[0] = -1
+    ids[1, 1:] = -1
+    ids[2] = 2
+    output = small.forward()
+    gradients = small.layer.backward(small.inputs.grad_output, routing_weights_grad=True)
+    expected = small.reference()
+    assert_near(output, expected.output, FORWARD_LIMIT)
+    assert_gradients(gradients, expected)
+    assert not output[0].any()
+    assert all(not gradient[4].any() for gradient in gradients[1].values())
+    assert not gradients[2][ids < 0].any()
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.sft])
+def test_inference_methods_have_no_adapters(method):
+    small = loaded(method, threadpool_count=2)
+    assert_near(small.forward(), small.reference().output, FORWARD_LIMIT)
+
+
+@pytest.mark.parametrize("method", [SFT, "AMXBF16"])
+def test_experts_of_the_gpu_are_skipped(method):
+    mask = torch.tensor([True, True, False, False, False])
+    plain = loaded(method)
+    ids = plain.inputs.expert_ids
+    without = dataclasses.replace(plain.inputs, expert_ids=torch.where(ids < 2, -1, ids))
+    expected = plain.forward(without)
+    by_mask = loaded(method, gpu_experts_mask=mask)
+    by_count = loaded(method, num_gpu_experts=2)
+    both = loaded(method, gpu_experts_mask=mask, num_gpu_experts=2)
+    mask.fill_(False)  # the layer has its own copy
+    for small in (by_mask, by_count, both):
+        assert small.layer.num_gpu_experts == 2
+        torch.testing.assert_close(small.forward(), expected, rtol=0, atol=0)
+
+
+def test_inputs_may_change_after_forward():
+    small = loaded()
+    expected = small.reference()
+    small.forward()
+    small.inputs.hidden_states.zero_()
+    small.inputs.expert_ids.fill_(-1)
+    small.inputs.weights.zero_()
+    gradients = small.layer.backward(small.inputs.grad_output, routing_weights_grad=True)
+    assert_gradients(gradients, expected)
+
+
+def test_long_inputs_are_worked_through_in_chunks():
+    small = loaded(chunked_prefill_size=4)
+    output = small.forward()
+    gradients = small.layer.backward(small.inputs.grad_output, routing_weights_grad=True)
+    assert_near(output, small.reference().output, FORWARD_LIMIT)
+    assert_gradients(gradients, small.reference())
+    torch.testing.assert_close(output, loaded().forward(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2, 5])
+def test_any_number_of_threads_gives_the_same_bits(threads):
+    one, other = loaded(cpuinfer_threads=1), loaded(cpuinfer_threads=threads)
+    results = []
+    for small in (one, other):
+        output = small.forward()
+        dx, loras, dr = small.layer.backward(small.inputs.grad_output, routing_weights_grad=True)
+        results.append([output, dx, dr, *loras.values()])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+# ---- loading ----
+
+
+def test_a_slot_computes_with_the_mapped_weights():
+    order = [3, 0, 4, 1, 2]
+    weights = stacked()
+    small = loaded()
+    mapped = wrapper()
+    mapped.load_weights_from_tensors(*weights, torch.tensor(order))
+    mapped.init_lora_weights(*small.loras.values())
+    small.layer = mapped
+    small.experts = [small.experts[source] for source in order]
+    assert_near(small.forward(), small.reference().output, FORWARD_LIMIT)
+
+
+def one_by_one(weights):
+    return [(matrix for matrix in weight) for weight in weights]
+
+
+def as_lists(weights):
+    return [list(weight) for weight in weights]
+
+
+def row_strided(weights):
+    """As halves of a wider tensor, each row followed by what is not the layer's."""
+    return [torch.cat([weight, -weight], dim=2)[:, :, : weight.shape[2]] for weight in weights]
+
+
+def transposed(weights):
+    return [weight.mT.contiguous().mT for weight in weights]
+
+
+@pytest.mark.parametrize("way", [one_by_one, as_lists, row_strided, transposed])
+@pytest.mark.parametrize("order", [None, torch.tensor([1, 2, 3, 4, 0])])
+def test_every_way_of_loading_gives_the_same_layer(way, order):
+    outputs = []
+    for weights in (stacked(), way(stacked())):
+        layer = wrapper("BF16")
+        layer.load_weights_from_tensors(*weights, physical_to_logical_map_cpu=order)
+        inputs = batch()
+        outputs.append(layer.forward(inputs.hidden_states, inputs.expert_ids, inputs.weights))
+    torch.testing.assert_close(*outputs, rtol=0, atol=0)
+
+
+def test_loading_holds_one_expert_at_a_time():
+    alive = weakref.WeakSet()
+    most = 0
+
+    def draw(part):
+        nonlocal most
+        experts = SyntheticExperts(EXPERTS, HIDDEN, INTER)
+        for expert in range(EXPERTS):
+            matrix = experts[expert][part].clone()
+            alive.add(matrix)
+            most = max(most, len(alive))
+            yield matrix
+            del matrix
+
+    wrapper().load_weights_from_tensors(draw(0), draw(1), draw(2))
+    assert most == 3
+
+
+def test_after_a_fault_while_loading_the_layer_can_be_loaded_again():
+    def breaks_off(weight):
+        yield weight[0]
+        raise OSError("the disk is gone")
+
+    gate, up, down = stacked()
+    small = loaded()
+    layer = wrapper()
+    layer.init_lora_weights(*small.loras.values())
+    with pytest.raises(OSError, match="the disk is gone"):
+        layer.load_weights_from_tensors(breaks_off(gate), up, down)
+    assert not layer._weights_loaded
+    layer.load_weights_from_tensors(gate, up, down)
+    small.layer = layer
+    assert_near(small.forward(), small.reference().output, FORWARD_LIMIT)
+
+
+# ---- adapters ----
+
+
+def test_changes_of_the_adapters_in_place_count_at_once():
+    small = loaded()
+    small.forward()
+    small.layer.backward(small.inputs.grad_output)
+    for tensor in small.loras.values():
+        tensor.mul_(-2)
+    assert_near(small.forward(), small.reference().output, FORWARD_LIMIT)
+    small.layer.update_lora_weights()
+    assert_gradients(small.layer.backward(small.inputs.grad_output), small.reference())
+
+
+@pytest.mark.parametrize("dtype", [BF16, F32])
+def test_adapters_are_followed_to_new_memory(dtype):
+    small = loaded()
+    small.forward(save=False)
+    fresh = adapters(seed=9, dtype=dtype)
+    for name, tensor in small.loras.items():
+        tensor.data = fresh[name]
+    assert_near(small.forward(), small.reference().output, FORWARD_LIMIT)
+    small.layer.update_lora_weights()
+    assert_gradients(small.layer.backward(small.inputs.grad_output), small.reference())
+
+
+def test_adapters_may_be_parameters():
+    small = loaded()
+    parameters = [torch.nn.Parameter(tensor) for tensor in small.loras.values()]
+    small.layer.init_lora_weights(*parameters)
+    output = small.forward()
+    assert not output.requires_grad
+    _, grad_loras = small.layer.backward(small.inputs.grad_output)
+    for parameter, gradient in zip(parameters, grad_loras.values(), strict=True):
+        parameter.grad = gradient
+    torch.optim.SGD(parameters, lr=0.5).step()
+    assert_near(small.forward(), small.reference().output, FORWARD_LIMIT)
+
+
+# ---- the cache ----
+
+
+def test_a_saved_forward_holds_a_slot_until_its_backward():
+    small = loaded()
+    for _ in range(3):
+        small.forward(save=False)
+    small.forward()
+    with pytest.raises(RuntimeError, match=r"^Forward cache full.*backward.*max_cache_depth"):
+        small.forward(batch(seed=1))
+    assert_near(small.forward(save=False), small.reference().output, FORWARD_LIMIT)
+    assert_gradients(small.layer.backward(small.inputs.grad_output), small.reference())
+    small.forward()
+
+
+def test_backward_takes_the_newest():
+    small = loaded(max_cache_depth=3)
+    batches = [batch(seed=seed, qlen=5 + seed) for seed in range(3)]
+    for inputs in batches:
+        small.forward(inputs)
+    for inputs in reversed(batches):
+        assert_gradients(small.layer.backward(inputs.grad_output), small.reference(inputs))
+
+
+def test_tickets_are_taken_in_any_order():
+    small = loaded(max_cache_depth=2)
+    first, second = batch(seed=1), batch(seed=2)
+    tickets = []
+    for inputs in (first, second):
+        arguments = inputs.hidden_states, inputs.expert_ids, inputs.weights
+        tickets.append(small.layer._forward_ticket(*arguments, True)[1])
+    assert_gradients(
+        small.layer._backward_ticket(tickets[0], first.grad_output, True), small.reference(first)
+    )
+    small.layer._release(tickets[1])
+    with pytest.raises(RuntimeError):
+        small.layer._backward_ticket(tickets[1], second.grad_output, True)
+    small.forward()
+    small.forward()
+
+
+# ---- threads, life and cost ----
+
+
+def test_two_threads_share_a_layer():
+    small = loaded(max_cache_depth=2)
+    batches = [batch(seed=seed) for seed in range(2)]
+    serial = []
+    for inputs in batches:
+        serial.append([small.forward(inputs), *small.layer.backward(inputs.grad_output)])
+    together = threading.Barrier(2)
+    faults = []
+
+    def work(index):
+        try:
+            inputs = batches[index]
+            for _ in range(20):
+                together.wait(timeout=60)
+                output = small.forward(inputs)
+                together.wait(timeout=60)  # both are saved before either goes back
+                grad_input, grad_loras = small.layer.backward(inputs.grad_output)
+                assert torch.equal(output, serial[index][0])
+                assert torch.equal(grad_input, serial[index][1])
+                for name, gradient in grad_loras.items():
+                    assert torch.equal(gradient, serial[index][2][name])
+        except BaseException as fault:
+            faults.append(fault)
+            together.abort()
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+
+
+def test_backward_in_another_thread_than_forward():
+    small = loaded()
+    small.forward()
+    gradients = []
+    thread = threading.Thread(
+        target=lambda: gradients.append(small.layer.backward(small.inputs.grad_output))
+    )
+    thread.start()
+    thread.join()
+    assert_gradients(gradients[0], small.reference())
+
+
+def test_layers_work_side_by_side():
+    layers = [loaded(seed=seed, cpuinfer_threads=1 + seed) for seed in range(3)]
+    for small in layers:
+        small.forward()
+    for small in layers:
+        assert_gradients(small.layer.backward(small.inputs.grad_output), small.reference())
+
+
+def test_closing_frees_the_layer_and_what_it_held():
+    small = loaded()
+    small.forward()
+    native = weakref.ref(small.layer._layer)
+    small.layer.close()
+    small.layer.close()
+    gc.collect()
+    assert native() is None
+
+
+def test_the_adapters_live_as_long_as_the_layer_reads_them():
+    small = loaded()
+    expected = small.reference().output
+    del small.loras
+    gc.collect()
+    assert_near(small.forward(), expected, FORWARD_LIMIT)
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that PyTorch runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_call_runs_no_operator_but_its_allocations():
+    small = loaded()
+    with Operators() as forward:
+        small.forward()
+    with Operators() as backward:
+        small.layer.backward(small.inputs.grad_output, routing_weights_grad=True)
+    assert forward.names == ["empty_like"]
+    assert backward.names == ["empty_like"] * 7 + ["empty"]
+
+
+def test_attributes():
+    small = loaded(
+        lora_alpha=6.0, max_cache_depth=3, threadpool_count=2, cpuinfer_threads=2, mode="sft"
+    )
+    layer = small.layer
+    assert layer._weights_loaded is True
+    assert wrapper()._weights_loaded is False
+    assert layer.lora_scaling == 6.0 / RANK
+    assert (layer.threadpool_count, layer.max_cache_depth) == (2, 3)
+    assert (layer.method, layer.mode) == (SFT, "sft")
+    assert wrapper("BF16").mode == "inference"
