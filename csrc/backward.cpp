@@ -83,8 +83,8 @@ void BackwardWalk::activation(const SavedChunk& saved, const Buffers& b) {
                            1, from, to, s);
     }
     const std::int64_t at = block.first * width + std::int64_t{part} * part_width() + from;
-    float* const dr =
-        b.dr + std::int64_t{block.first} * dr_blocks() + part * pieces + from / kActivationCols;
+    float* const dr = b.dr + std::int64_t{block.first} * dr_blocks() + std::int64_t{part} * pieces +
+                      from / kActivationCols;
     kernels.swiglu_backward(s.c[0], routing.weight.data() + block.first, block.rows,
                             round_up(to - from, kLanes), saved.gate + at, saved.up + at,
                             b.dgate + at, b.dup + at, b.h + at, width, dr, dr_blocks());

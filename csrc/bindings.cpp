@@ -30,7 +30,9 @@ Tensor make_tensor(std::string name, std::uintptr_t address, const std::string& 
     if (n < 0) throw std::invalid_argument(name + ": shape " + text(shape));
   }
   const DType type = dtype_named(name, dtype);
-  return {std::move(name), reinterpret_cast<std::byte*>(address), type, std::move(shape)};
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): torch gives addresses
+  auto* const data = reinterpret_cast<std::byte*>(address);
+  return {std::move(name), data, type, std::move(shape)};
 }
 
 using Release = py::call_guard<py::gil_scoped_release>;

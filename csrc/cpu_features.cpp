@@ -52,7 +52,7 @@ std::string missing(std::uint64_t state, const std::vector<Feature>& features) {
 
 std::string missing_features(const std::string& isa) {
 #if defined(KT_MODEL)
-  if (isa.rfind("avx512", 0) == 0) return "";  // runs on the software model
+  if (isa.starts_with("avx512")) return "";  // runs on the software model
 #endif
   const Registers basic = cpuid(1, 0);
   const Registers seven = cpuid(7, 0);
@@ -108,7 +108,7 @@ int numa_nodes() {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator("/sys/devices/system/node", error)) {
     const std::string name = entry.path().filename().string();
-    if (name.rfind("node", 0) == 0 && name.size() > 4 && name[4] >= '0' && name[4] <= '9') ++nodes;
+    if (name.starts_with("node") && name.size() > 4 && name[4] >= '0' && name[4] <= '9') ++nodes;
   }
   return nodes > 0 ? nodes : 1;
 }

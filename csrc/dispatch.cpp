@@ -73,7 +73,7 @@ std::vector<std::string> formats() {
 }
 
 std::string default_isa() {
-  const std::lock_guard lock(forced_mutex);
+  const std::scoped_lock lock(forced_mutex);
   if (!forced.empty()) return forced;
   const char* const wanted = std::getenv("KT_KERNEL_ISA");
   if (wanted != nullptr && *wanted != '\0') return resolve(wanted, "KT_KERNEL_ISA");
@@ -85,7 +85,7 @@ std::string default_isa() {
 
 void force_isa(const std::string& name) {
   const std::string resolved = name.empty() ? "" : resolve(name, "isa");
-  const std::lock_guard lock(forced_mutex);
+  const std::scoped_lock lock(forced_mutex);
   forced = resolved;
 }
 

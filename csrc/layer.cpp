@@ -83,6 +83,7 @@ void Layer::load_expert(int expert, const Tensor& gate, const Tensor& up, const 
     const std::size_t bytes = 2 * kernels_.packed_bytes(part_inter(), config_.hidden) +
                               kernels_.packed_bytes(config_.hidden, part_inter());
     std::vector<Memory> memory;
+    memory.reserve(static_cast<std::size_t>(config_.parts));
     for (int part = 0; part < config_.parts; ++part) {
       memory.emplace_back(static_cast<std::size_t>(config_.experts) * bytes);
     }
@@ -170,10 +171,9 @@ std::int64_t Layer::forward(const Tensor& x, const Tensor& ids, const Tensor& we
 
   Pool::Use pool(config_.threads);
   if (!loaded()) {
-    throw std::runtime_error(
-        "weights are not loaded: expert " +
-        std::to_string(std::find(loaded_.begin(), loaded_.end(), false) - loaded_.begin()) +
-        " is missing");
+    throw std::runtime_error("weights are not loaded: expert " +
+                             std::to_string(std::ranges::find(loaded_, false) - loaded_.begin()) +
+                             " is missing");
   }
   if (config_.rank > 0 && lora_.empty()) {
     throw std::runtime_error("LoRA tensors are not set: call init_lora_weights first");
@@ -261,7 +261,7 @@ void Layer::release(std::int64_t ticket) {
 
 int Layer::cache_used() const {
   return static_cast<int>(
-      std::count_if(slots_.begin(), slots_.end(), [](const Slot& s) { return s.ticket != 0; }));
+      std::ranges::count_if(slots_, [](const Slot& s) { return s.ticket != 0; }));
 }
 
 std::string Layer::ran() const { return ran_; }
@@ -281,7 +281,7 @@ std::size_t Layer::saved_bytes() const {
 }
 
 bool Layer::loaded() const {
-  return std::all_of(loaded_.begin(), loaded_.end(), [](bool l) { return l; });
+  return std::ranges::all_of(loaded_, [](bool l) { return l; });
 }
 
 }  // namespace kt

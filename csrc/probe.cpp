@@ -2,6 +2,7 @@
 
 #include <emmintrin.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
@@ -66,7 +67,7 @@ double read_bandwidth(int threads, int mebibytes) {
       sums[static_cast<std::size_t>(task)] += static_cast<std::uint64_t>(_mm_cvtsi128_si64(all));
     });
     const double rate = static_cast<double>(mebibytes) * kPiece / seconds_since(start);
-    if (rate > best) best = rate;
+    best = std::max(best, rate);
   }
   return sums[0] != 0 ? best : 0;
 }

@@ -14,8 +14,8 @@ namespace {
 // The largest block of A: kMaxRows rows of one panel's depth (256 at most) and padding, in fp32;
 // fewer rows hold kABudget bytes. With few rows the padding per row still is small beside it.
 constexpr std::size_t kABytes = std::size_t{kMaxRows} * (256 + 64) * 4;
-constexpr std::size_t kPanelBytes = 64 * 1024;
-constexpr std::size_t kBlockBytes = 32 * 1024;
+constexpr std::size_t kPanelBytes = std::size_t{64} * 1024;
+constexpr std::size_t kBlockBytes = std::size_t{32} * 1024;
 constexpr std::size_t kCBytes = std::size_t{kMaxRows} * kMaxCols * 4;
 
 // How long an idle worker looks for the next phase of a call before it sleeps: phases follow each
@@ -122,7 +122,7 @@ Pool::~Pool() {
 Pool& Pool::instance() {
   static std::mutex mutex;
   static Pool* pool = nullptr;
-  const std::lock_guard lock(mutex);
+  const std::scoped_lock lock(mutex);
   // A forked child has the parent's memory but none of its threads: it starts a pool of its own
   // and leaves the old one alone. At exit workers are asleep, and the kernel ends them.
   if (pool == nullptr || pool->state_->owner != getpid()) pool = new Pool();
