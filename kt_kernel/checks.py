@@ -173,7 +173,7 @@ def gpu_mask(mask: object, count: object, num_experts: int) -> torch.Tensor | No
     """
     count = integer("num_gpu_experts", count, 0, num_experts)
     if mask is None:
-        return torch.arange(num_experts) < count if count else None
+        return torch.arange(num_experts, device="cpu") < count if count else None
     check("gpu_experts_mask", mask, MASK, (num_experts,), ("num_experts",))
     copy = tensor("gpu_experts_mask", mask).clone(memory_format=torch.contiguous_format)
     marked = int(copy.sum())

@@ -109,7 +109,7 @@ class KTMoEWrapper(TicketCalls):
         self._lora = LoraTensors(lora_shapes(*sizes)) if self._method.sft else None
         self._weights_loaded = False
         self._saved = SavedForwards()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._layer: ext.Layer | None = ext.Layer(
             num_experts=self.num_experts,
             hidden_size=self.hidden_size,
@@ -281,7 +281,6 @@ class KTMoEWrapper(TicketCalls):
             if self._lora is not None:
                 self._lora.let_go()
             self._weights_loaded = False
-            self._saved.clear()
 
     def _adapters(self, call: str) -> LoraTensors:
         if self._lora is None:

@@ -47,10 +47,6 @@ class SavedForwards:
             self._entries.remove(entry)
         return entry[1]
 
-    def clear(self) -> None:
-        """Forgets them all."""
-        self._entries.clear()
-
 
 class TicketCalls:
     """The calls, over what `KTMoEWrapper` sets up."""
@@ -93,7 +89,7 @@ class TicketCalls:
         loras, views = self._lora.empty_gradients() if self._lora is not None else ({}, [])
         grad_weights, dr = None, None
         if routing_weights_grad:
-            grad_weights = torch.empty(slot, dtype=torch.float32)
+            grad_weights = torch.empty(slot, dtype=torch.float32, device="cpu")
             dr = checks.own("grad_weights", grad_weights)
         layer.backward(ticket, dy, dx, views, dr)
         return grad_input, loras, grad_weights

@@ -18,6 +18,10 @@ FORWARD_LIMIT, GRADIENT_LIMIT = 0.004, 0.006
 
 SFT = "AMXBF16_SFT"
 
+# The reference works on tiny matrices: where other processes keep the cores busy, a second OpenMP
+# thread made it 80 times slower.
+torch.set_num_threads(1)
+
 
 def wrapper(method: str = SFT, **options) -> KTMoEWrapper:
     """A layer of the sizes above, without weights."""

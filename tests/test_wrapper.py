@@ -1,7 +1,14 @@
 """What `KTMoEWrapper` computes, keeps and gives back when it is used as it should be."""
 
 import dataclasses
+import fcntl
 import gc
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import weakref
 
@@ -27,7 +34,9 @@ from small_layer import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kt_kernel import KTMoEWrapper, experts
 from kt_kernel.methods import METHODS
+from kt_kernel.reference import moe_reference
 from kt_kernel.synthetic import SyntheticExperts, make_inputs, make_loras
 
 BF16, F32, F16 = torch.bfloat16, torch.float32, torch.float16
@@ -180,6 +189,44 @@ def test_any_number_of_threads_gives_the_same_bits(threads):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("num_experts", "top_k", "hidden", "inter", "rank", "parts"),
+    [
+        (4, 2, 1, 24, 2, 1),
+        (4, 2, 24, 1, 1, 1),
+        (1, 1, 24, 24, 1, 1),
+        (3, 2, 17, 5, 1, 5),
+        (2, 2, 64, 96, 256, 3),
+        (9, 4, 33, 50, 7, 2),
+        (2, 5, 130, 16, 3, 16),
+    ],
+)
+def test_any_sizes(num_experts, top_k, hidden, inter, rank, parts):
+    """More slots than experts among them, so that tokens name an expert several times."""
+    weights = SyntheticExperts(num_experts, hidden, inter).stacked()
+    loras = make_loras(num_experts, hidden, inter, rank)
+    layer = KTMoEWrapper(
+        0, num_experts, top_k, hidden, inter, lora_rank=rank, threadpool_count=parts
+    )
+    layer.load_weights_from_tensors(*weights)
+    layer.init_lora_weights(**loras)
+    torch.manual_seed(0)
+    hidden_states, grad_output = torch.randn(2, 200, hidden).bfloat16()
+    ids = torch.randint(-1, num_experts, (200, top_k))
+    routing = torch.rand(200, top_k)
+    expected = moe_reference(
+        hidden_states,
+        ids,
+        routing,
+        list(zip(*weights, strict=True)),
+        loras,
+        layer.lora_scaling,
+        grad_output=grad_output,
+    )
+    assert_near(layer.forward_sft(hidden_states, ids, routing), expected.output, FORWARD_LIMIT)
+    assert_gradients(layer.backward(grad_output, routing_weights_grad=True), expected)
+
+
 # ---- loading ----
 
 
@@ -259,6 +306,49 @@ def test_after_a_fault_while_loading_the_layer_can_be_loaded_again():
     assert_near(small.forward(), small.reference().output, FORWARD_LIMIT)
 
 
+LOAD = """
+import sys, torch, kt_kernel.loading
+from kt_kernel import KTMoEWrapper
+kt_kernel.loading._SECONDS_BEFORE_PROGRESS = float(sys.argv[1])
+layer = KTMoEWrapper(7, 2, 1, 4, 4, method="BF16")
+layer.load_weights_from_tensors(*torch.ones(3, 2, 4, 4))
+"""
+
+
+@pytest.mark.parametrize(("terminal", "patience"), [(True, 0), (True, 60), (False, 0)])
+def test_progress_is_shown_for_long_loads_on_a_terminal(terminal, patience):
+    reader, writer = pty.openpty() if terminal else os.pipe()
+    if terminal:  # one without columns shows nothing
+        fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-c", LOAD, str(patience)]
+    subprocess.run(command, stderr=writer, check=True, timeout=120)
+    os.write(writer, b"end")
+    shown = b""
+    while not shown.endswith(b"end"):
+        shown += os.read(reader, 10_000)
+    os.close(writer)
+    os.close(reader)
+    assert (b"layer 7: loading experts" in shown) == (terminal and patience == 0)
+
+
+def test_the_default_device_does_not_matter():
+    """Models are often built under torch.device("meta") and filled later."""
+    with torch.device("meta"):
+        layer = wrapper(num_gpu_experts=2)
+    small = loaded(num_gpu_experts=2)
+    layer.load_weights_from_tensors(*stacked())
+    layer.init_lora_weights(*small.loras.values())
+    inputs = small.inputs
+    with torch.device("meta"):
+        output = layer.forward_sft(inputs.hidden_states, inputs.expert_ids, inputs.weights)
+        gradients = layer.backward(inputs.grad_output, routing_weights_grad=True)
+    assert torch.equal(output, small.forward())
+    for ours, theirs in zip(
+        gradients, small.layer.backward(inputs.grad_output, routing_weights_grad=True), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
 # ---- adapters ----
 
 
@@ -283,6 +373,15 @@ def test_adapters_are_followed_to_new_memory(dtype):
     assert_near(small.forward(), small.reference().output, FORWARD_LIMIT)
     small.layer.update_lora_weights()
     assert_gradients(small.layer.backward(small.inputs.grad_output), small.reference())
+
+
+def test_replaced_memory_is_not_handed_out_again_while_the_layer_reads_it():
+    small = loaded()
+    tensor = small.loras["gate_lora_a"]
+    address = tensor.data_ptr()
+    tensor.data = torch.zeros_like(tensor)
+    others = [torch.empty_like(tensor) for _ in range(100)]
+    assert address not in [other.data_ptr() for other in others]
 
 
 def test_adapters_may_be_parameters():
@@ -375,16 +474,23 @@ def test_two_threads_share_a_layer():
     assert not faults
 
 
-def test_backward_in_another_thread_than_forward():
-    small = loaded()
-    small.forward()
-    gradients = []
-    thread = threading.Thread(
-        target=lambda: gradients.append(small.layer.backward(small.inputs.grad_output))
-    )
+def in_a_thread(call):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(call()))
     thread.start()
     thread.join()
-    assert_gradients(gradients[0], small.reference())
+    return results[0]
+
+
+def test_a_thread_takes_its_own_newest_and_anothers_only_without_one():
+    small = loaded(max_cache_depth=2)
+    mine, others = batch(seed=1), batch(seed=2)
+    small.forward(mine)
+    in_a_thread(lambda: small.forward(others))
+    assert_gradients(small.layer.backward(mine.grad_output), small.reference(mine))
+    assert_gradients(
+        in_a_thread(lambda: small.layer.backward(others.grad_output)), small.reference(others)
+    )
 
 
 def test_layers_work_side_by_side():
@@ -398,11 +504,12 @@ def test_layers_work_side_by_side():
 def test_closing_frees_the_layer_and_what_it_held():
     small = loaded()
     small.forward()
-    native = weakref.ref(small.layer._layer)
+    held = [weakref.ref(small.layer._layer), *map(weakref.ref, small.loras.values())]
+    small.loras.clear()
     small.layer.close()
     small.layer.close()
     gc.collect()
-    assert native() is None
+    assert [reference() for reference in held] == [None] * len(held)
 
 
 def test_the_adapters_live_as_long_as_the_layer_reads_them():
@@ -433,6 +540,35 @@ def test_a_call_runs_no_operator_but_its_allocations():
         small.layer.backward(small.inputs.grad_output, routing_weights_grad=True)
     assert forward.names == ["empty_like"]
     assert backward.names == ["empty_like"] * 7 + ["empty"]
+
+
+def test_the_native_layer_is_made_as_asked(monkeypatch):
+    made = []
+    monkeypatch.setattr(experts.ext, "Layer", lambda **options: made.append(options))
+    wrapper(
+        lora_alpha=6.0,
+        max_cache_depth=3,
+        cpuinfer_threads=7,
+        threadpool_count=2,
+        chunked_prefill_size=99,
+    )
+    wrapper("BF16")
+    sft, inference = made
+    assert sft == {
+        "num_experts": EXPERTS,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTER,
+        "top_k": TOP_K,
+        "format": "bf16",
+        "lora_rank": RANK,
+        "lora_scaling": 6.0 / RANK,
+        "parts": 2,
+        "threads": 7,
+        "cache_depth": 3,
+        "chunk_tokens": 99,
+    }
+    assert inference["lora_rank"] == 0
+    assert inference["threads"] == experts.ext.cpu_count()
 
 
 def test_attributes():
