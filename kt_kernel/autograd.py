@@ -92,22 +92,15 @@ class _MoEFunction(torch.autograd.Function):
         token, *loras = ctx.saved_tensors
         slot = _find(token)
         slot.wrapper._use_lora(loras)
-        _, _, needs_input, _, needs_weights, *needs_loras = ctx.needs_input_grad
         grad_input, grad_loras, grad_weights = slot.wrapper._backward_ticket(
-            slot.ticket, grad_output.contiguous(), needs_weights
+            slot.ticket, grad_output.contiguous(), ctx.needs_input_grad[4]
         )
         slot.used = True
-        return (
-            None,
-            None,
-            grad_input if needs_input else None,
-            None,
-            None if grad_weights is None else grad_weights.to(ctx.routing_dtype),
-            *(
-                grad_loras[f"grad_{name}"] if needed else None
-                for name, needed in zip(LORA_NAMES, needs_loras, strict=True)
-            ),
-        )
+        if grad_weights is not None:
+            grad_weights = grad_weights.to(ctx.routing_dtype)
+        # In the order of forward's arguments; torch drops those that nobody wants.
+        by_adapter = (grad_loras[f"grad_{name}"] for name in LORA_NAMES)
+        return None, None, grad_input, None, grad_weights, *by_adapter
 
 
 def moe(
