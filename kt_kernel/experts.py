@@ -46,7 +46,8 @@ class KTMoEWrapper(TicketCalls):
         group_size: weights per scale, for the methods that have groups.
         gpu_experts_mask: bool [E]; marked experts are computed elsewhere and skipped here.
         num_gpu_experts: without a mask, the first so many experts are the GPU's.
-        The remaining keywords are kt-kernel's and not built yet: accepted at their defaults only.
+        **unbuilt: kt-kernel's keywords that are not built yet, accepted at the value that asks for
+            nothing (`kt_kernel.checks.NEUTRAL`): cpu_save, full_weight_grad, lora_dropout, ...
 
     Raises TypeError, ValueError or NotImplementedError, naming the argument. Every method may be
     called from several threads at once; calls on one layer take turns.
@@ -278,8 +279,6 @@ class KTMoEWrapper(TicketCalls):
         """Frees weights and saved forwards now; every later call raises RuntimeError."""
         with self._lock:
             self._layer = None
-            if self._lora is not None:
-                self._lora.let_go()
             self._weights_loaded = False
 
     def _adapters(self, call: str) -> LoraTensors:

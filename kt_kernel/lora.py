@@ -68,11 +68,6 @@ class LoraTensors:
         if anyway or addresses != self._addresses:
             self.set(layer, self._tensors)
 
-    def let_go(self) -> None:
-        """Forgets the tensors, once no layer reads them any more."""
-        self._tensors = None
-        self._held = []
-
     def empty_gradients(self) -> tuple[Gradients, list[ext.Tensor]]:
         """Room for the gradients, shaped and typed as the tensors, and the layer's views of it."""
         gradients = [torch.empty_like(alias) for alias in self._held]

@@ -103,6 +103,25 @@ def loaded(
     return SmallLayer(layer, list(zip(*weights, strict=True)), loras)
 
 
+def strided(tensor: Tensor) -> Tensor:
+    """The same values with gaps between the rows."""
+    return torch.cat([tensor, tensor], dim=-1)[..., : tensor.shape[-1]]
+
+
+def freed(tensor: Tensor) -> Tensor:
+    """A tensor whose storage was taken away."""
+    copy = tensor.clone()
+    copy.untyped_storage().resize_(0)
+    return copy
+
+
+def shrunk(tensor: Tensor) -> Tensor:
+    """A tensor that begins within its storage and ends behind it."""
+    copy = torch.cat([tensor, tensor])[len(tensor) :]
+    copy.untyped_storage().resize_(tensor.nbytes + 8)
+    return copy
+
+
 def assert_near(actual: Tensor, expected: Tensor, limit: float) -> None:
     """mean|a-b| / mean|b| below the limit; where all of b is zero, a is zero as well."""
     assert torch.isfinite(actual.float()).all()
