@@ -1,0 +1,31 @@
+# Each target sets up what it needs, once. The work is done by tools/*.py.
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+
+.PHONY: bench test lint build clean dev
+
+bench: ## measure the quick preset on HEAD and the commit before, publish, print a table
+	@$(call need_python)
+	@$(PYTHON) tools/environment.py bench
+	@$(VENV_PYTHON) -m tools.bench
+
+test: build ## run every test
+	@$(VENV_PYTHON) -m pytest
+
+lint: dev ## run pre-commit's hooks over all files
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" pre-commit run --all-files --show-diff-on-failure
+
+build: dev ## build the extension in place
+	@$(VENV_PYTHON) -m tools.build
+
+dev:
+	@$(call need_python)
+	@$(PYTHON) tools/environment.py dev
+
+clean: ## remove all that was built or set up; asv's results stay
+	rm -rf .venv build dist *.egg-info kt_kernel/*.so .asv/env .asv/html \
+		.pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+need_python = command -v $(PYTHON) > /dev/null || \
+	{ echo "$(PYTHON) is missing: apt-get install python3 python3-venv"; exit 1; }

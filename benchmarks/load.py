@@ -1,0 +1,45 @@
+"""How long until a layer can be used: importing the package, and loading weights from tensors."""
+
+import subprocess
+import sys
+
+from .case import Case
+from .presets import PARAM_NAMES, PARAMS
+
+
+class Import:
+    """A fresh interpreter each time, its start included: a second import costs nothing."""
+
+    params = (("import kt_kernel", "from kt_kernel import KTMoEWrapper"),)
+    param_names = ("statement",)
+    version = "1"
+    number = 1
+    repeat = (3, 5, 3.0)
+    warmup_time = 0
+
+    def time_import(self, statement):
+        subprocess.run([sys.executable, "-c", statement], check=True)
+
+
+class Load:
+    """Loading weights from tensors."""
+
+    params = PARAMS
+    param_names = PARAM_NAMES
+    version = "1"
+    number = 1
+    repeat = (2, 5, 1.0)
+    warmup_time = 0
+    case = None
+
+    def setup(self, method, preset):
+        if self.case is None:
+            self.case = Case(method, preset)
+
+    def time_load_weights(self, method, preset):
+        """Into a new layer, LoRA not included."""
+        self.case.make_layer().load_weights_from_tensors(*self.case.weights)
+
+    def peakmem_load_weights(self, method, preset):
+        """The source is in it: the peak above it is what loading itself takes."""
+        self.case.make_layer().load_weights_from_tensors(*self.case.weights)

@@ -1,0 +1,129 @@
+"""Error of the output and of every gradient: 100 mean|a - b| / mean|b| against float32 arithmetic.
+
+The errors of a method on a preset come out of one forward and one backward. asv runs every row in a
+process of its own, but gives all rows of a suite with a setup_cache one folder to work in: the
+first row leaves the errors there for the others.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch.nn.functional import linear, silu
+
+from .case import Case, finite
+from .inputs import LORA_NAMES
+from .presets import PARAM_NAMES, PARAMS, SFT_PARAMS
+
+
+def reference(case: Case) -> dict[str, torch.Tensor]:
+    """Output and gradients in float32 by torch.autograd, expert after expert.
+
+    Keys: output, grad_input, grad_routing_weights and grad_<LoRA name>. Without LoRA, as in the
+    inference methods, only the output is computed.
+    """
+    batch, scaling = case.batch, case.shape.lora_scaling
+    result = {
+        "output": torch.zeros(batch.hidden_states.shape),
+        "grad_input": torch.zeros(batch.hidden_states.shape),
+        "grad_routing_weights": torch.zeros(batch.weights.shape),
+    }
+    for name, tensor in zip(LORA_NAMES, case.lora or [], strict=False):
+        result[f"grad_{name}"] = torch.zeros(tensor.shape)
+    for expert in range(case.shape.experts):
+        token, slot = (batch.expert_ids == expert).nonzero(as_tuple=True)
+        x = batch.hidden_states[token].float().requires_grad_()
+        r = batch.weights[token, slot].requires_grad_()
+        gate, up, down = (tensor[expert].float() for tensor in case.weights)
+        lora = [tensor[expert].float().requires_grad_() for tensor in case.lora or []]
+
+        def project(value, weight, a_and_b):
+            base = linear(value, weight)
+            return (
+                base + scaling * linear(linear(value, a_and_b[0]), a_and_b[1]) if a_and_b else base
+            )
+
+        hidden = silu(project(x, gate, lora[0:2])) * project(x, up, lora[2:4])
+        y = r[:, None] * project(hidden, down, lora[4:6])
+        result["output"].index_add_(0, token, y.detach())
+        if lora:
+            grad_x, grad_r, *grads = torch.autograd.grad(
+                y, [x, r, *lora], batch.grad_output[token].float()
+            )
+            result["grad_input"].index_add_(0, token, grad_x)
+            result["grad_routing_weights"][token, slot] = grad_r
+            for name, grad in zip(LORA_NAMES, grads, strict=True):
+                result[f"grad_{name}"][expert] = grad
+    return result
+
+
+def measure(method: str, preset: str) -> dict[str, float]:
+    """All errors of the method on the preset in percent."""
+    case = Case(method, preset).load()
+    results = {"output": case.forward(save=True)}
+    if case.lora:
+        results["grad_input"], gradients, results["grad_routing_weights"] = case.backward(
+            routing_weights_grad=True
+        )
+        results |= gradients
+    wanted = reference(case)
+    return {
+        name: 100 * ((value.float() - wanted[name]).abs().mean() / wanted[name].abs().mean()).item()
+        for name, value in results.items()
+    }
+
+
+class RelativeError:
+    """One row per tensor, in percent."""
+
+    params = SFT_PARAMS
+    param_names = PARAM_NAMES
+    unit = "%"
+    version = "1"
+
+    def setup_cache(self):
+        """Make asv run all rows in the folder in which this ran.
+
+        Nothing is computed here, since only the chosen presets shall be.
+        """
+
+    def setup(self, method, preset):
+        errors = Path(f"{method}-{preset}.json")
+        if not errors.exists():
+            written = errors.with_suffix(".new")
+            written.write_text(json.dumps(measure(method, preset)))
+            os.replace(written, errors)
+        self.errors = json.loads(errors.read_text())
+
+    def error(self, name):
+        return finite(self.errors[name], f"error of {name}")
+
+    def track_output(self, method, preset):
+        return self.error("output")
+
+    track_output.params = PARAMS
+
+    def track_grad_input(self, method, preset):
+        return self.error("grad_input")
+
+    def track_grad_routing_weights(self, method, preset):
+        return self.error("grad_routing_weights")
+
+    def track_grad_gate_lora_a(self, method, preset):
+        return self.error("grad_gate_lora_a")
+
+    def track_grad_gate_lora_b(self, method, preset):
+        return self.error("grad_gate_lora_b")
+
+    def track_grad_up_lora_a(self, method, preset):
+        return self.error("grad_up_lora_a")
+
+    def track_grad_up_lora_b(self, method, preset):
+        return self.error("grad_up_lora_b")
+
+    def track_grad_down_lora_a(self, method, preset):
+        return self.error("grad_down_lora_a")
+
+    def track_grad_down_lora_b(self, method, preset):
+        return self.error("grad_down_lora_b")

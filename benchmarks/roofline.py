@@ -1,0 +1,116 @@
+"""Time over what the machine could do, and over PyTorch, everything measured in the same process.
+
+A ratio survives another machine, and a noisy hour, better than a time does.
+"""
+
+import torch
+from torch.nn.functional import silu
+
+from . import timing
+from .case import Case, finite, native
+from .presets import PARAM_NAMES, SFT_PARAMS, Preset
+
+PASSES = ("forward", "forward+backward")
+
+
+def floating_point_operations(shape: Preset, passes: str) -> int:
+    """2 per multiply-add, over all routed tokens.
+
+    The base weights are multiplied once per pass: they are frozen, so backward makes only the
+    gradient of the input. LoRA is multiplied three times in all, its own gradient being the third.
+    """
+    pairs = shape.tokens * shape.top_k
+    base = 2 * 3 * shape.hidden * shape.intermediate * pairs
+    lora = 2 * 3 * shape.lora_rank * (shape.hidden + shape.intermediate) * pairs
+    return base + lora if passes == "forward" else 2 * base + 3 * lora
+
+
+def weight_bytes(shape: Preset, passes: str, bytes_per_weight: float = 2.0) -> float:
+    """Bytes of base weights that must be read: all in every pass, as every expert has tokens."""
+    return shape.weights * bytes_per_weight * (1 if passes == "forward" else 2)
+
+
+class GroupedMM:
+    """The layer in PyTorch: torch._grouped_mm in bf16 over tokens sorted by expert.
+
+    Of PyTorch's eager ways the fastest on CPUs with bf16 instructions.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.x = case.batch.hidden_states.clone().requires_grad_()
+        self.lora = [tensor.clone().requires_grad_() for tensor in case.lora]
+
+    def run(self) -> torch.Tensor:
+        batch, shape = self.case.batch, self.case.shape
+        gate, up, down = self.case.weights
+        gate_a, gate_b, up_a, up_b, down_a, down_b = self.lora
+        flat = batch.expert_ids.flatten()
+        order = flat.argsort(stable=True)
+        token = order // shape.top_k
+        ends = torch.bincount(flat, minlength=shape.experts).cumsum(0).to(torch.int32)
+
+        def product(value, weight):
+            return torch._grouped_mm(value, weight.transpose(-2, -1), offs=ends)
+
+        def project(value, weight, a, b):
+            return product(value, weight) + shape.lora_scaling * product(product(value, a), b)
+
+        x = self.x[token]
+        hidden = silu(project(x, gate, gate_a, gate_b)) * project(x, up, up_a, up_b)
+        y = project(hidden, down, down_a, down_b) * batch.weights.flatten()[order, None].to(x.dtype)
+        output = torch.zeros(self.x.shape, dtype=torch.float32)
+        return output.index_add_(0, token, y.float()).to(x.dtype)
+
+    def forward(self) -> None:
+        with torch.no_grad():
+            self.run()
+
+    def forward_backward(self) -> None:
+        torch.autograd.grad(self.run(), [self.x, *self.lora], self.case.batch.grad_output)
+
+
+class Roofline:
+    """A forward that saves nothing, and a forward that saves with its backward."""
+
+    params = (*SFT_PARAMS, PASSES)
+    param_names = (*PARAM_NAMES, "passes")
+    version = "1"
+
+    def setup(self, method, preset, passes):
+        self.case = Case(method, preset).load()
+
+    def step(self) -> None:
+        self.case.forward(save=True)
+        self.case.backward()
+
+    def track_times_over_roofline(self, method, preset, passes):
+        extension, shape = native(), self.case.shape
+        threads = extension.cpu_count()
+        arithmetic, memory = [], []
+
+        def limits():
+            arithmetic.append(extension.peak("", "bf16", threads, 50))
+            memory.append(extension.read_bandwidth(threads, 256))
+
+        ours = self.case.forward if passes == "forward" else self.step
+        limits()
+        (seconds,) = timing.interleave([ours], seconds=1.0)
+        limits()
+        roof = max(
+            floating_point_operations(shape, passes) / max(arithmetic),
+            weight_bytes(shape, passes) / max(memory),
+        )
+        return finite(seconds / roof, "time over the roofline")
+
+    track_times_over_roofline.unit = "times the roofline"
+
+    def track_times_over_torch(self, method, preset, passes):
+        peer = GroupedMM(self.case)
+        pair = [self.case.forward, peer.forward]
+        if passes == "forward+backward":
+            pair = [self.step, peer.forward_backward]
+        ours, theirs = timing.interleave(pair, seconds=2.0)
+        return finite(ours / theirs, "time over torch")
+
+    track_times_over_torch.unit = "times torch._grouped_mm"
