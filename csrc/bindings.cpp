@@ -101,13 +101,13 @@ PYBIND11_MODULE(kt_kernel_ext, m) {
       .def("backward", &Layer::backward, py::arg("ticket"), py::arg("grad_output"),
            py::arg("grad_input"), py::arg("grad_loras"),
            py::arg("grad_weights").none(true) = nullptr, Release())
-      .def("saved_tokens", &Layer::saved_tokens, py::arg("ticket") = 0)
+      .def("saved_tokens", &Layer::saved_tokens, py::arg("ticket") = 0, Release())
       .def("release", &Layer::release, py::arg("ticket") = 0, Release())
-      .def_property_readonly("cache_used", &Layer::cache_used)
-      .def_property_readonly("isa", &Layer::ran)
-      .def_property_readonly("weight_bytes", &Layer::weight_bytes)
-      .def_property_readonly("saved_bytes", &Layer::saved_bytes)
-      .def_property_readonly("loaded", &Layer::loaded);
+      .def_property_readonly("cache_used", py::cpp_function(&Layer::cache_used, Release()))
+      .def_property_readonly("isa", py::cpp_function(&Layer::ran, Release()))
+      .def_property_readonly("weight_bytes", py::cpp_function(&Layer::weight_bytes, Release()))
+      .def_property_readonly("saved_bytes", py::cpp_function(&Layer::saved_bytes, Release()))
+      .def_property_readonly("loaded", py::cpp_function(&Layer::loaded, Release()));
 
   bind_ops(m);
 }

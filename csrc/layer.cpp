@@ -170,9 +170,8 @@ std::int64_t Layer::forward(const Tensor& x, const Tensor& ids, const Tensor& we
   check_routing(ids, weights, skip, config_.experts);
 
   Pool::Use pool(config_.threads);
-  if (!loaded()) {
-    throw std::runtime_error("weights are not loaded: expert " +
-                             std::to_string(std::ranges::find(loaded_, false) - loaded_.begin()) +
+  if (const int expert = first_missing(); expert < config_.experts) {
+    throw std::runtime_error("weights are not loaded: expert " + std::to_string(expert) +
                              " is missing");
   }
   if (config_.rank > 0 && lora_.empty()) {
@@ -247,6 +246,7 @@ void Layer::backward(std::int64_t ticket, const Tensor& grad_out, const Tensor& 
 }
 
 std::int64_t Layer::saved_tokens(std::int64_t ticket) const {
+  const Pool::Use pool(1);
   const Slot* const slot = find(ticket);
   if (slot == nullptr) throw std::runtime_error("no saved forward");
   return slot->tokens;
@@ -260,19 +260,25 @@ void Layer::release(std::int64_t ticket) {
 }
 
 int Layer::cache_used() const {
+  const Pool::Use pool(1);
   return static_cast<int>(
       std::ranges::count_if(slots_, [](const Slot& s) { return s.ticket != 0; }));
 }
 
-std::string Layer::ran() const { return ran_; }
+std::string Layer::ran() const {
+  const Pool::Use pool(1);
+  return ran_;
+}
 
 std::size_t Layer::weight_bytes() const {
+  const Pool::Use pool(1);
   std::size_t bytes = 0;
   for (const Memory& m : weights_) bytes += m.size();
   return bytes;
 }
 
 std::size_t Layer::saved_bytes() const {
+  const Pool::Use pool(1);
   std::size_t bytes = 0;
   for (const Slot& slot : slots_) {
     for (const SavedChunk& chunk : slot.chunks) bytes += chunk.memory.size();
@@ -280,8 +286,13 @@ std::size_t Layer::saved_bytes() const {
   return bytes;
 }
 
+int Layer::first_missing() const {
+  return static_cast<int>(std::find(loaded_.begin(), loaded_.end(), false) - loaded_.begin());
+}
+
 bool Layer::loaded() const {
-  return std::ranges::all_of(loaded_, [](bool l) { return l; });
+  const Pool::Use pool(1);
+  return first_missing() == config_.experts;
 }
 
 }  // namespace kt

@@ -93,6 +93,7 @@ class Layer {
   // The slice of an expert's LoRA matrix that belongs to a part (of gate_a, up_a, down_b: all).
   [[nodiscard]] RowMajor lora(int part, int expert, Lora which) const;
 
+  [[nodiscard]] int first_missing() const;  // expert without weights; experts: none
   Slot& take_slot();
   [[nodiscard]] const Slot* find(std::int64_t ticket) const;
 

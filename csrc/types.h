@@ -58,6 +58,13 @@ struct RowMajor {
   int k = 0;
 };
 
+// Blocks of 16-bit weights, 16 rows x 8 columns each, as formats/bf16.h lays them out: the common
+// operand of all formats' products. Along n, groups of 16 rows are `stride` bytes apart.
+struct Blocks {
+  const std::byte* data;
+  std::int64_t stride;
+};
+
 constexpr int kLanes = 16;  // matrices are padded to this many rows and columns
 
 constexpr int round_up(int x, int to) { return (x + to - 1) / to * to; }

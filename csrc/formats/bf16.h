@@ -83,42 +83,33 @@ struct BF16 {
     }
   }
 
-  // Outputs [o, o + 16 * vectors) by sums [s, s + depth) in the tile's operand type.
+  // Outputs [o, o + 16) by sums [s, s + depth): the stored blocks, where they lie.
+  static constexpr int kMaxDepth = 1 << 30;
   template <class I, Axis axis>
-  static void panel(const Packed& w, int o, int vectors, int s, int depth, typename I::Panel* out,
-                    std::byte* /*blocks*/) {
-    const std::int64_t k16 = round_up(w.k, kLanes);
-    for (int v = 0; v < vectors; ++v, o += kLanes, out += I::panel_size(depth)) {
-      if constexpr (axis == Axis::k) {
-        I::unpack_k(w.data + 2 * (o * k16) + std::int64_t{s} / kBlock * kBlockBytes, depth, out);
-      } else {
-        I::unpack_n(w.data + 2 * (s * k16) + std::int64_t{o} / kBlock * kBlockBytes,
-                    2 * k16 * kLanes, depth, out);
-      }
-    }
+  static Blocks blocks(const Packed& w, int o, int s, int /*depth*/, std::byte* /*scratch*/) {
+    const std::int64_t group = std::int64_t{2} * round_up(w.k, kLanes) * kLanes;
+    const int row = axis == Axis::k ? o : s;
+    const int column = axis == Axis::k ? s : o;
+    return {w.data + row / kLanes * group + std::int64_t{column} / kBlock * kBlockBytes, group};
   }
 };
 
-// A row-major matrix, packed block by block on its way into the panel: for operands so small
-// beside the weights (LoRA), or used so few times (activations), that a packed copy would cost
-// more than it saves.
+// A row-major matrix, packed block by block on its way to the tile: for operands so small beside
+// the weights (LoRA), or used so few times (activations), that a packed copy would cost more than
+// it saves.
 struct Unpacked {
+  static constexpr int kMaxDepth = 1024;  // 16 rows x 1024 columns in 32 KiB
   template <class I, Axis axis>
-  static void panel(const RowMajor& w, int o, int vectors, int s, int depth, typename I::Panel* out,
-                    std::byte* blocks) {
-    for (int v = 0; v < vectors; ++v, o += kLanes, out += I::panel_size(depth)) {
-      if constexpr (axis == Axis::k) {
-        BF16::pack_group<I>(w.rows, o, w.n, s, w.k, depth, blocks);
-        I::unpack_k(blocks, depth, out);
-      } else {
-        constexpr int kGroupBytes = 2 * BF16::kBlockBytes;  // 16 rows x 16 columns
-        for (int g = 0; g < depth; g += kLanes) {
-          BF16::pack_group<I>(w.rows, s + g, w.n, o, w.k, kLanes,
-                              blocks + g / kLanes * kGroupBytes);
-        }
-        I::unpack_n(blocks, kGroupBytes, depth, out);
-      }
+  static Blocks blocks(const RowMajor& w, int o, int s, int depth, std::byte* scratch) {
+    if constexpr (axis == Axis::k) {
+      BF16::pack_group<I>(w.rows, o, w.n, s, w.k, depth, scratch);
+      return {scratch, 0};
     }
+    constexpr int kGroupBytes = 2 * BF16::kBlockBytes;  // 16 rows x 16 columns
+    for (int g = 0; g < depth; g += kLanes) {
+      BF16::pack_group<I>(w.rows, s + g, w.n, o, w.k, kLanes, scratch + g / kLanes * kGroupBytes);
+    }
+    return {scratch, kGroupBytes};
   }
 };
 

@@ -12,6 +12,9 @@ struct Avx512Bf16 : Avx512Vector {
   static constexpr const char* kName = "avx512_bf16";
   static constexpr int kRows = 6;
   static constexpr int kVectors = 4;
+  static constexpr int kDirectRows = 0;  // always by way of a panel
+  static constexpr int kDirectLength = 0;
+  static constexpr int kDirectDepth = 0;
   static constexpr int kDepth = 128;  // 4 panels of 128 x 16 pairs' halves: 16 KiB, half of L1
   static constexpr int kStep = 2;
   using A = act_t;
@@ -86,7 +89,7 @@ struct Avx512Bf16 : Avx512Vector {
         alignas(32) act_t block[kLanes] = {};
         const act_t* from = row + j;
         if (j + kLanes > valid) {
-          const int left = kt::max(0, valid - j);
+          const int left = max(0, valid - j);
           if (left > 0) __builtin_memcpy(block, from, 2 * static_cast<std::size_t>(left));
           from = block;
         }

@@ -10,7 +10,10 @@ namespace {
 struct Portable {
   static constexpr const char* kName = "portable";
   static constexpr int kRows = 2;
-  static constexpr int kVectors = 1;  // of kLanes columns
+  static constexpr int kVectors = 1;     // of kLanes columns
+  static constexpr int kDirectRows = 0;  // always by way of a panel
+  static constexpr int kDirectLength = 0;
+  static constexpr int kDirectDepth = 0;
   static constexpr int kDepth = 256;  // 256 x 16 fp32: a panel of 16 KiB, half of L1
   static constexpr int kWidth = 4;    // floats per vector of the elementwise operations
 
@@ -42,8 +45,8 @@ struct Portable {
     __builtin_memcpy(p, &h, sizeof h);
   }
   // As MINPS and MAXPS: the second operand if either is NaN.
-  static F min(F a, F b) { return a < b ? a : b; }
-  static F max(F a, F b) { return a > b ? a : b; }
+  static F minimum(F a, F b) { return a < b ? a : b; }
+  static F maximum(F a, F b) { return a > b ? a : b; }
   static F scale_by_power(F x, F power) {  // the low bits of `power` hold the exponent
     return x * reinterpret_cast<F>((reinterpret_cast<U>(power) << 23) + 0x3f800000U);
   }

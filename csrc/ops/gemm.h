@@ -16,14 +16,20 @@ constexpr int kABudget = 128 * 1024;
 // of a power-of-two length don't fall into the same L1 sets.
 constexpr int kAPad = 16;
 
+// Whether few enough rows and, along k, a sum long enough that reducing its lanes costs little.
+template <class I, Axis axis>
+bool is_direct(int m, int sum) {
+  return m <= I::kDirectRows && (axis == Axis::n || sum >= I::kDirectLength);
+}
+
 // How many columns of A to hold at a time. Along k a long run keeps the weights' lines in address
 // order (a group of rows is contiguous in k); along n the contiguous direction is the output, so
 // one panel's depth at a time does.
-template <class I, Axis axis>
-int a_depth(int m, int sum) {
-  if constexpr (axis == Axis::n) return min(sum, I::kDepth);
+template <class I, class F, Axis axis>
+int a_depth(int m, int sum, bool straight) {
+  if constexpr (axis == Axis::n) return min(sum, straight ? I::kDirectDepth : I::kDepth);
   const int fit = kABudget / (m * static_cast<int>(sizeof(typename I::A))) / I::kDepth * I::kDepth;
-  return min(sum, max(I::kDepth, fit));
+  return min(sum, min(F::kMaxDepth, max(I::kDepth, fit)));
 }
 
 template <class I, int rows>
@@ -67,27 +73,63 @@ void tiles(int m, int vectors, const typename I::A* a, int lda, const typename I
   }
 }
 
+// Outputs [o, o + 16) for few rows, straight from the blocks: a panel that serves one tile only
+// would be written and read for nothing.
+template <class I, Axis axis, int rows = I::kDirectRows>
+void direct(int m, Blocks w, int length, const typename I::A* a, int lda, float* c, int ldc) {
+  if constexpr (rows > 0) {
+    if (m < rows) return direct<I, axis, rows - 1>(m, w, length, a, lda, c, ldc);
+    if constexpr (axis == Axis::k) {
+      I::template direct_k<rows>(w.data, length, a, lda, c, ldc);
+    } else {
+      I::template direct_n<rows>(w.data, w.stride, length, a, lda, c, ldc);
+    }
+  }
+}
+
+template <class I, class F, Axis axis, class W>
+void multiply(const W& w, bool straight, int m, int o, int out1, int s0, int length,
+              const typename I::A* a, int lda, float* c, int ldc, Scratch& scratch) {
+  if (straight) {
+    const Blocks blocks = F::template blocks<I, axis>(w, o, s0, length, scratch.blocks);
+    return direct<I, axis>(m, blocks, length, a, lda, c, ldc);
+  }
+  auto* const panel = reinterpret_cast<typename I::Panel*>(scratch.panel);
+  const int vectors = min(I::kVectors, div_up(out1 - o, kLanes));
+  for (int q = 0; q < length; q += I::kDepth) {
+    const int d = min(I::kDepth, length - q);
+    for (int v = 0; v < vectors; ++v) {
+      const Blocks blocks =
+          F::template blocks<I, axis>(w, o + v * kLanes, s0 + q, d, scratch.blocks);
+      auto* const to = panel + v * I::panel_size(d);
+      if constexpr (axis == Axis::k) {
+        I::unpack_k(blocks.data, d, to);
+      } else {
+        I::unpack_n(blocks.data, blocks.stride, d, to);
+      }
+    }
+    tiles<I>(m, vectors, a + q, lda, panel, d, c, ldc);
+  }
+}
+
 template <class I, class F, Axis axis, class W>
 void gemm(const Rows& a, int m, const W* w, float* const* c, int terms, int out0, int out1,
           Scratch& scratch) {
   const int valid = axis == Axis::k ? w[0].k : w[0].n;  // columns of A
   const int sum = round_up(valid, kLanes);              // as the format stores them
   const int ldc = round_up(out1 - out0, kLanes);
-  const int depth = a_depth<I, axis>(m, sum);
+  const bool straight = is_direct<I, axis>(m, sum);
+  const int depth = a_depth<I, F, axis>(m, sum, straight);
   const int lda = round_up(depth, kLanes) + kAPad;
+  const int step = straight ? kLanes : I::kVectors * kLanes;
   auto* const pa = reinterpret_cast<typename I::A*>(scratch.a);
-  auto* const panel = reinterpret_cast<typename I::Panel*>(scratch.panel);
   for (int s0 = 0; s0 < sum; s0 += depth) {
     const int length = min(depth, sum - s0);
     I::template pack_a<axis>(a, m, s0, min(length, valid - s0), length, pa, lda);
     for (int t = 0; t < terms; ++t) {
-      for (int o = out0; o < out1; o += I::kVectors * kLanes) {
-        const int vectors = min(I::kVectors, div_up(out1 - o, kLanes));
-        for (int q = 0; q < length; q += I::kDepth) {
-          const int d = min(I::kDepth, length - q);
-          F::template panel<I, axis>(w[t], o, vectors, s0 + q, d, panel, scratch.blocks);
-          tiles<I>(m, vectors, pa + q, lda, panel, d, c[t] + (o - out0), ldc);
-        }
+      for (int o = out0; o < out1; o += step) {
+        multiply<I, F, axis>(w[t], straight, m, o, out1, s0, length, pa, lda, c[t] + (o - out0),
+                             ldc, scratch);
       }
     }
   }

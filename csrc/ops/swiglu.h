@@ -9,7 +9,7 @@ namespace {
 template <class I>
 typename I::F exp(typename I::F x) {
   using F = typename I::F;
-  x = I::min(I::max(x, I::set1(-87.3F)), I::set1(88.0F));
+  x = I::minimum(I::maximum(x, I::set1(-87.3F)), I::set1(88.0F));
   // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits of the sum.
   const F magic = I::set1(12582912.0F);
   const F sum = x * I::set1(1.44269504F) + magic;
