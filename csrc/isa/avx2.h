@@ -21,6 +21,7 @@ struct Avx2 {
   // Zen 3 with 4 rows, forward and backward at DeepSeek-V3 widths: 290 ms; 335 with 64 rows and two
   // steps, 310 with 256 rows.
   static constexpr int kDirectDepth = 128;
+  static constexpr int kDirectVectors = 1;
   static constexpr int kPrefetchAlongK = 4096;  // bytes ahead of the block being widened
   static constexpr int kPrefetchAlongN = 512;
 
@@ -194,8 +195,8 @@ struct Avx2 {
 
   // Lanes are columns: the weights of a row are widened in registers and serve all rows of A.
   template <int rows>
-  static void direct_n(const std::byte* blocks, std::int64_t stride, int depth, const float* a,
-                       int lda, float* c, int ldc) {
+  static void direct_n(const std::byte* blocks, std::int64_t stride, int /*vectors*/, int depth,
+                       const float* a, int lda, float* c, int ldc) {
     F acc[rows][2];
     KT_UNROLL for (int i = 0; i < rows; ++i) {
       acc[i][0] = load(c + i * ldc);

@@ -69,7 +69,7 @@ struct Avx512Vector {
   }
 
   // Along k a group's blocks follow each other; along n the next blocks are the next columns'.
-  static constexpr int kPrefetchAlongK = 8192;
+  static constexpr int kPrefetchAlongK = 16384;
   static constexpr int kPrefetchAlongN = 2048;
   static void prefetch(const std::byte* p, int bytes) {
     for (int line = 0; line < bytes; line += 64) __builtin_prefetch(p + line, 0, 2);

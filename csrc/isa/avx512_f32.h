@@ -12,6 +12,7 @@ struct Avx512F32 : Avx512Vector {
   static constexpr int kDirectRows = 0;  // always by way of a panel
   static constexpr int kDirectLength = 0;
   static constexpr int kDirectDepth = 0;
+  static constexpr int kDirectVectors = 0;
   static constexpr int kDepth = 64;  // 4 panels of 64 x 16 fp32: 16 KiB, half of L1
   static constexpr int kStep = 1;
   using A = float;

@@ -14,6 +14,7 @@ struct Portable {
   static constexpr int kDirectRows = 0;  // always by way of a panel
   static constexpr int kDirectLength = 0;
   static constexpr int kDirectDepth = 0;
+  static constexpr int kDirectVectors = 0;
   static constexpr int kDepth = 256;  // 256 x 16 fp32: a panel of 16 KiB, half of L1
   static constexpr int kWidth = 4;    // floats per vector of the elementwise operations
 

@@ -11,6 +11,7 @@
 #if defined(__GNUC__) && !defined(__clang__)
 // g++ 12 takes the undefined sources in its own AVX-512 header for mistakes (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 #if !defined(KT_MODEL)
 #include <immintrin.h>

@@ -73,29 +73,30 @@ void tiles(int m, int vectors, const typename I::A* a, int lda, const typename I
   }
 }
 
-// Outputs [o, o + 16) for few rows, straight from the blocks: a panel that serves one tile only
-// would be written and read for nothing.
+// 16 outputs along k, `vectors` times as many along n, for few rows straight from the blocks: a
+// panel that serves one tile only would be written and read for nothing.
 template <class I, Axis axis, int rows = I::kDirectRows>
-void direct(int m, Blocks w, int length, const typename I::A* a, int lda, float* c, int ldc) {
+void direct(int m, Blocks w, int vectors, int length, const typename I::A* a, int lda, float* c,
+            int ldc) {
   if constexpr (rows > 0) {
-    if (m < rows) return direct<I, axis, rows - 1>(m, w, length, a, lda, c, ldc);
+    if (m < rows) return direct<I, axis, rows - 1>(m, w, vectors, length, a, lda, c, ldc);
     if constexpr (axis == Axis::k) {
       I::template direct_k<rows>(w.data, length, a, lda, c, ldc);
     } else {
-      I::template direct_n<rows>(w.data, w.stride, length, a, lda, c, ldc);
+      I::template direct_n<rows>(w.data, w.stride, vectors, length, a, lda, c, ldc);
     }
   }
 }
 
+// Outputs [o, o + 16 * vectors), sums [s0, s0 + length).
 template <class I, class F, Axis axis, class W>
-void multiply(const W& w, bool straight, int m, int o, int out1, int s0, int length,
+void multiply(const W& w, bool straight, int m, int o, int vectors, int s0, int length,
               const typename I::A* a, int lda, float* c, int ldc, Scratch& scratch) {
   if (straight) {
     const Blocks blocks = F::template blocks<I, axis>(w, o, s0, length, scratch.blocks);
-    return direct<I, axis>(m, blocks, length, a, lda, c, ldc);
+    return direct<I, axis>(m, blocks, vectors, length, a, lda, c, ldc);
   }
   auto* const panel = reinterpret_cast<typename I::Panel*>(scratch.panel);
-  const int vectors = min(I::kVectors, div_up(out1 - o, kLanes));
   for (int q = 0; q < length; q += I::kDepth) {
     const int d = min(I::kDepth, length - q);
     for (int v = 0; v < vectors; ++v) {
@@ -121,14 +122,17 @@ void gemm(const Rows& a, int m, const W* w, float* const* c, int terms, int out0
   const bool straight = is_direct<I, axis>(m, sum);
   const int depth = a_depth<I, F, axis>(m, sum, straight);
   const int lda = round_up(depth, kLanes) + kAPad;
-  const int step = straight ? kLanes : I::kVectors * kLanes;
+  const int step = !straight         ? I::kVectors
+                   : axis == Axis::n ? min(I::kDirectVectors, F::kDirectVectors)
+                                     : 1;  // of kLanes outputs
   auto* const pa = reinterpret_cast<typename I::A*>(scratch.a);
   for (int s0 = 0; s0 < sum; s0 += depth) {
     const int length = min(depth, sum - s0);
     I::template pack_a<axis>(a, m, s0, min(length, valid - s0), length, pa, lda);
     for (int t = 0; t < terms; ++t) {
-      for (int o = out0; o < out1; o += step) {
-        multiply<I, F, axis>(w[t], straight, m, o, out1, s0, length, pa, lda, c[t] + (o - out0),
+      for (int o = out0; o < out1; o += step * kLanes) {
+        const int vectors = min(step, div_up(out1 - o, kLanes));
+        multiply<I, F, axis>(w[t], straight, m, o, vectors, s0, length, pa, lda, c[t] + (o - out0),
                              ldc, scratch);
       }
     }
