@@ -26,14 +26,14 @@ void BackwardWalk::run(const SavedChunk& saved, const Tensor& grad_out, const Te
   const auto act = [](std::size_t count) { return Arena::padded(count * sizeof(act_t)); };
   const auto f32 = [](std::size_t count) { return Arena::padded(count * sizeof(float)); };
   Arena& scratch = pool.arena();
-  scratch.reset((copy_out ? act(out_count) : 0) + 3 * act(rows * width) + 3 * act(rows * rank16) +
+  scratch.reset((copy_out ? act(out_count) : 0) + 3 * act(rows * width) + 3 * f32(rows * rank16) +
                 f32(dr_count) + f32(sum_count));
   act_t* const out_copy = copy_out ? scratch.take<act_t>(out_count) : nullptr;
   Buffers b{};
   b.dgate = scratch.take<act_t>(rows * width);
   b.dup = scratch.take<act_t>(rows * width);
   b.h = scratch.take<act_t>(rows * width);
-  for (act_t*& m : b.mid) m = scratch.take<act_t>(rows * rank16);
+  for (float*& m : b.mid) m = scratch.take<float>(rows * rank16);
   b.dr = scratch.take<float>(dr_count);
   b.sums = scratch.take<float>(sum_count);
   b.dout = activations(chunk(grad_out, first), grad_out.dtype, static_cast<std::int64_t>(out_count),

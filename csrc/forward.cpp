@@ -49,9 +49,10 @@ void ForwardWalk::run(const Tensor& x, std::unique_ptr<Routing> routing_, const 
   Arena& scratch = pool.arena();
   Arena& kept = saved != nullptr ? saved->memory : scratch;
   const auto act = [](std::size_t count) { return Arena::padded(count * sizeof(act_t)); };
-  const std::size_t kept_bytes = (copy_x ? act(x_count) : 0) + 3 * act(rows * rank16) +
+  const auto f32 = [](std::size_t count) { return Arena::padded(count * sizeof(float)); };
+  const std::size_t kept_bytes = (copy_x ? act(x_count) : 0) + 3 * f32(rows * rank16) +
                                  (saved != nullptr ? 2 * act(rows * width) : 0);
-  const std::size_t own_bytes = act(rows * width) + Arena::padded(sum_count * sizeof(float));
+  const std::size_t own_bytes = act(rows * width) + f32(sum_count);
   if (saved != nullptr) {
     kept.reset(kept_bytes);
     scratch.reset(own_bytes);
@@ -59,8 +60,8 @@ void ForwardWalk::run(const Tensor& x, std::unique_ptr<Routing> routing_, const 
     scratch.reset(kept_bytes + own_bytes);
   }
   act_t* const x_copy = copy_x ? kept.take<act_t>(x_count) : nullptr;
-  std::array<act_t*, 3> mid{};
-  for (act_t*& m : mid) m = kept.take<act_t>(rows * rank16);
+  std::array<float*, 3> mid{};
+  for (float*& m : mid) m = kept.take<float>(rows * rank16);
   act_t* const gate = saved != nullptr ? kept.take<act_t>(rows * width) : nullptr;
   act_t* const up = saved != nullptr ? kept.take<act_t>(rows * width) : nullptr;
   act_t* const h = scratch.take<act_t>(rows * width);

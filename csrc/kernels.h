@@ -55,8 +55,8 @@ struct Kernels {
   // out[index[i]][j] += (scale ? scale[i] : 1) * c[i][j], j < n; out rows `stride` elements apart.
   void (*scatter_add)(const float* c, int ldc, int m, int n, const std::int32_t* index,
                       const float* scale, float* out, std::int64_t stride);
-  // out[i][j] = scale * c[i][j] as activations, columns n .. round_up(n) zeroed.
-  void (*store_rows)(const float* c, int ldc, int m, int n, float scale, act_t* out,
+  // out[i][j] = scale * c[i][j], j < round_up(n, kLanes).
+  void (*store_rows)(const float* c, int ldc, int m, int n, float scale, float* out,
                      std::int64_t stride);
   // n elements of any float type to activations, and sums of `parts` fp32 rows to any float type.
   void (*to_act)(const std::byte* in, DType dtype, std::int64_t n, act_t* out);

@@ -34,16 +34,17 @@ enum class Base : std::uint8_t { gate, up, down };
 enum class Lora : std::uint8_t { gate_a, gate_b, up_a, up_b, down_a, down_b };
 constexpr int kLoraTensors = 6;
 
-// What backward needs of one chunk. G, U: [rows][Layer::width()]; x: [tokens][hidden]; mid: the
-// scaled low-rank products s X A' of gate, up and down, [rows][rank16]. In bf16: per routed row
-// 4 inter + 6 rank bytes, per token 2 hidden.
+// What backward needs of one chunk, in bf16 but for mid. G, U: [rows][Layer::width()]; x:
+// [tokens][hidden]; mid: the low-rank products s X A' of gate, up and down, [rows][rank16], in
+// fp32, for rounded they would be the largest error of the LoRA gradients. Per routed row 4 inter +
+// 12 rank bytes, per token 2 hidden.
 struct SavedChunk {
   std::unique_ptr<Routing> routing;
   int tokens = 0;
   act_t* x = nullptr;
   act_t* gate = nullptr;
   act_t* up = nullptr;
-  std::array<act_t*, 3> mid{};
+  std::array<float*, 3> mid{};
   Arena memory;
 };
 

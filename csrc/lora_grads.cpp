@@ -83,7 +83,7 @@ void BackwardWalk::lora_grads(const SavedChunk& saved, const Buffers& b, const G
   // Of each tensor: the low-rank factor, whether it is yet to be weighted by r, and the wide one
   // ([tokens][hidden] if along hidden, else [rows][inter]).
   struct Factors {
-    const act_t* low;
+    const float* low;
     bool weighted;
     const act_t* wide;
   };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "layer.h"
 
@@ -22,11 +23,13 @@ class Walk {
     return width;
   }
 
-  // Rows of a dense activation matrix.
-  static Rows dense(const act_t* data, std::int64_t stride, std::int64_t first = 0) {
+  // Rows of a dense matrix of activations, or of low-rank factors in fp32.
+  template <class T>
+  static Rows dense(const T* data, std::int64_t stride, std::int64_t first = 0) {
     Rows r;
     r.base = reinterpret_cast<const std::byte*>(data + first * stride);
-    r.stride = stride * static_cast<std::int64_t>(sizeof(act_t));
+    r.stride = stride * static_cast<std::int64_t>(sizeof(T));
+    r.dtype = std::is_same_v<T, float> ? DType::float32 : DType::bfloat16;
     return r;
   }
   // The rows of [tokens][hidden] that a block's tokens have.
@@ -87,7 +90,7 @@ class BackwardWalk : Walk {
     act_t* dgate;
     act_t* dup;
     act_t* h;
-    std::array<act_t*, 3> mid;  // s dG Bg, s dU Bu, s dOut Bd
+    std::array<float*, 3> mid;  // s dG Bg, s dU Bu, s dOut Bd
     float* dr;
     float* sums;
   };

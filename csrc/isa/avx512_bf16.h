@@ -139,12 +139,21 @@ struct Avx512Bf16 : Avx512Vector {
   // Where row s of a group stands in the order of pairs: row 4 l + j is the l-th of the j-th four.
   static constexpr int paired(int s) { return s / kLanes * kLanes + s % 4 * 4 + s % kLanes / 4; }
 
+  // An fp32 operand (a low-rank factor) is the sum of two bf16 ones: rounded, and what rounding
+  // left. Two small products instead of one that errs by 2^-9.
+  static int a_pieces(DType dtype) { return dtype == DType::float32 ? 2 : 1; }
+  static void store_piece(act_t* p, F v, int piece) {
+    store(p, v);
+    if (piece == 1) store(p, _mm512_sub_ps(v, load(p)));
+  }
+
   template <Axis axis>
-  static void pack_a(const Rows& a, int m, int s0, int valid, int length, act_t* out, int lda) {
+  static void pack_a(const Rows& a, int piece, int m, int s0, int valid, int length, act_t* out,
+                     int lda) {
     if (a.transposed) {
-      pack_a_transposed(a, m, s0, valid, length, [out, lda](int i, int s, float x) {
+      pack_a_transposed(a, m, s0, valid, length, [out, lda, piece](int i, int s, float x) {
         alignas(64) act_t rounded[kLanes];
-        store(rounded, set1(x));
+        store_piece(rounded, set1(x), piece);
         out[i * lda + (axis == Axis::n ? paired(s) : s)] = rounded[0];
       });
       return;
@@ -153,16 +162,17 @@ struct Avx512Bf16 : Avx512Vector {
     for (int s = 0; s < kLanes; ++s) order[paired(s)] = static_cast<std::uint16_t>(s);
     const __m256i index = _mm256_load_si256(reinterpret_cast<const __m256i*>(order));
     for (int i = 0; i < m; ++i, out += lda) {
-      const auto* const row = reinterpret_cast<const act_t*>(a.row(i)) + s0;
       for (int j = 0; j < length; j += kLanes) {
+        const auto left = static_cast<std::size_t>(max(0, min(kLanes, valid - j)));
         alignas(32) act_t block[kLanes] = {};
-        const act_t* from = row + j;
-        if (j + kLanes > valid) {
-          const int left = max(0, valid - j);
-          if (left > 0) __builtin_memcpy(block, from, 2 * static_cast<std::size_t>(left));
-          from = block;
+        if (a.dtype == DType::float32) {
+          alignas(64) float values[kLanes] = {};
+          __builtin_memcpy(values, reinterpret_cast<const float*>(a.row(i)) + s0 + j, 4 * left);
+          store_piece(block, load(values), piece);
+        } else {
+          __builtin_memcpy(block, reinterpret_cast<const act_t*>(a.row(i)) + s0 + j, 2 * left);
         }
-        __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+        __m256i v = _mm256_load_si256(reinterpret_cast<const __m256i*>(block));
         if constexpr (axis == Axis::n) v = _mm256_permutexvar_epi16(index, v);
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + j), v);
       }

@@ -49,8 +49,10 @@ struct Avx512F32 : Avx512Vector {
     }
   }
 
+  static int a_pieces(DType /*dtype*/) { return 1; }
   template <Axis axis>
-  static void pack_a(const Rows& a, int m, int s0, int valid, int length, float* out, int lda) {
+  static void pack_a(const Rows& a, int /*piece*/, int m, int s0, int valid, int length, float* out,
+                     int lda) {
     pack_a_float<Avx512F32>(a, m, s0, valid, length, out, lda);
   }
 

@@ -19,15 +19,13 @@ void scatter_add(const float* c, int ldc, int m, int n, const std::int32_t* inde
 }
 
 template <class I>
-void store_rows(const float* c, int ldc, int m, int n, float scale, act_t* out,
+void store_rows(const float* c, int ldc, int m, int n, float scale, float* out,
                 std::int64_t stride) {
   const auto s = I::set1(scale);
   for (int i = 0; i < m; ++i) {
     const float* const from = c + static_cast<std::int64_t>(i) * ldc;
-    act_t* const to = out + i * stride;
-    for (int j = 0; j < round_up(n, kLanes); j += I::kWidth)
-      I::store(to + j, s * I::load(from + j));
-    for (int j = n; j < round_up(n, kLanes); ++j) to[j] = act_t{0};
+    float* const to = out + i * stride;
+    for (int j = 0; j < n; j += I::kWidth) I::store(to + j, s * I::load(from + j));
   }
 }
 

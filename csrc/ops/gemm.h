@@ -128,12 +128,14 @@ void gemm(const Rows& a, int m, const W* w, float* const* c, int terms, int out0
   auto* const pa = reinterpret_cast<typename I::A*>(scratch.a);
   for (int s0 = 0; s0 < sum; s0 += depth) {
     const int length = min(depth, sum - s0);
-    I::template pack_a<axis>(a, m, s0, min(length, valid - s0), length, pa, lda);
-    for (int t = 0; t < terms; ++t) {
-      for (int o = out0; o < out1; o += step * kLanes) {
-        const int vectors = min(step, div_up(out1 - o, kLanes));
-        multiply<I, F, axis>(w[t], straight, m, o, vectors, s0, length, pa, lda, c[t] + (o - out0),
-                             ldc, scratch);
+    for (int piece = 0; piece < I::a_pieces(a.dtype); ++piece) {
+      I::template pack_a<axis>(a, piece, m, s0, min(length, valid - s0), length, pa, lda);
+      for (int t = 0; t < terms; ++t) {
+        for (int o = out0; o < out1; o += step * kLanes) {
+          const int vectors = min(step, div_up(out1 - o, kLanes));
+          multiply<I, F, axis>(w[t], straight, m, o, vectors, s0, length, pa, lda,
+                               c[t] + (o - out0), ldc, scratch);
+        }
       }
     }
   }
