@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from .case import Case
+from .case import Case, methods
 from .presets import PARAM_NAMES, PARAMS
 
 
@@ -16,6 +16,9 @@ class Import:
     number = 1
     repeat = (3, 5, 3.0)
     warmup_time = 0
+
+    def setup(self, statement):
+        methods()  # n/a where the package has no layer yet
 
     def time_import(self, statement):
         subprocess.run([sys.executable, "-c", statement], check=True)

@@ -138,6 +138,19 @@ def test_a_method_that_a_commit_lacks_is_not_applicable(monkeypatch):
         case.Case(SFT, "quick-compute")
 
 
+def test_a_commit_without_the_layer_is_not_applicable(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kt_kernel.methods", None)
+    with pytest.raises(NotImplementedError, match=r"no kt_kernel\.methods"):
+        case.Case(SFT, "quick-compute")
+
+
+def test_a_package_that_lacks_what_it_needs_is_an_error(monkeypatch):
+    monkeypatch.delitem(sys.modules, "kt_kernel.methods")
+    monkeypatch.setitem(sys.modules, "dataclasses", None)
+    with pytest.raises(ModuleNotFoundError, match="dataclasses"):
+        case.methods()
+
+
 def test_an_error_of_the_package_is_not_swallowed(tiny, monkeypatch):
     from kt_kernel import KTMoEWrapper
 
