@@ -1,0 +1,274 @@
+"""The native layer, end to end, against float64 PyTorch with autograd, on every instruction set."""
+
+import dataclasses
+
+import pytest
+import torch
+from native_layer import (
+    Sizes,
+    backward,
+    forward,
+    make_layer,
+    make_problem,
+    reference,
+    step,
+    unwritten,
+    view,
+)
+
+# Of inputs that bfloat16 holds: what remains is the rounding of what passes between the kernels.
+# WORST is of a single number, in units of the tensor's root mean square.
+OUTPUT, GRADIENT, WORST = 0.004, 0.006, 0.25
+PLACES = ["gate_a", "gate_b", "up_a", "up_b", "down_a", "down_b"]
+
+SIZES = [
+    Sizes(),
+    Sizes(experts=5, hidden=33, inter=17, top_k=3, tokens=11, rank=1),
+    Sizes(experts=3, hidden=40, inter=24, top_k=2, tokens=7, rank=3),
+    Sizes(experts=8, hidden=256, inter=192, top_k=4, tokens=40, rank=16),
+    Sizes(experts=3, hidden=272, inter=304, top_k=2, tokens=13, rank=256),
+    Sizes(experts=4, hidden=300, inter=250, top_k=2, tokens=70, rank=0),
+    Sizes(experts=9, hidden=31, inter=600, top_k=2, tokens=2, rank=16),  # experts without tokens
+    Sizes(experts=2, hidden=47, inter=63, top_k=1, tokens=700, rank=16),  # more than 256 each
+]
+sizes = pytest.mark.parametrize("sizes", SIZES, ids=str)
+
+
+def assert_near(results, expected, output=OUTPUT, gradient=GRADIENT, worst=WORST):
+    for (name, actual), wanted in zip(
+        results.named().items(), expected.named().values(), strict=True
+    ):
+        difference = (actual.double() - wanted).abs()
+        if not wanted.any():
+            assert not actual.any(), name
+            continue
+        error = difference.mean() / wanted.abs().mean()
+        assert error < (output if name == "output" else gradient), name
+        size = wanted[wanted != 0].square().mean().sqrt()
+        assert difference.max() / size < worst, name
+
+
+def assert_same_bits(results, expected):
+    for (name, actual), wanted in zip(
+        results.named().items(), expected.named().values(), strict=True
+    ):
+        assert torch.equal(actual, wanted), name
+
+
+@sizes
+def test_gradients_are_those_of_autograd(isa, sizes):
+    problem = make_problem(sizes)
+    layer = make_layer(problem)
+    assert layer.isa == ""  # nothing ran yet
+    results = step(layer, problem)
+    assert layer.isa == isa
+    assert_near(results, reference(problem))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        Sizes(experts=4, tokens=1, top_k=3, rank=3),
+        Sizes(experts=1, tokens=1, top_k=1, rank=0),
+        Sizes(hidden=1, tokens=30),
+        Sizes(inter=1, tokens=30),
+        Sizes(experts=1, hidden=1, inter=1, top_k=1, rank=1),
+    ],
+    ids=str,
+)
+def test_sizes_of_one(isa, sizes):
+    problem = make_problem(sizes, dtype=torch.float32, lora_dtype=torch.float32)
+    # So few terms and results that roundings do not average out.
+    assert_near(step(make_layer(problem), problem), reference(problem), 0.02, 0.04, 0.1)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3], ids=lambda n: f"parts{n}")
+@pytest.mark.parametrize("rank", [0, 5, 16], ids=lambda n: f"r{n}")
+def test_parts(isa, parts, rank):
+    # 51 columns of the intermediate size in each of three parts, 153 in one.
+    problem = make_problem(Sizes(inter=306 if parts == 2 else 153, rank=rank))
+    assert_near(step(make_layer(problem, parts=parts), problem), reference(problem))
+
+
+@pytest.mark.parametrize("ids", [torch.int64, torch.int32], ids=str)
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=str)
+def test_routing_dtypes(isa, ids, weights):
+    problem = make_problem(Sizes())
+    problem.ids, problem.weights = problem.ids.to(ids), problem.weights.to(weights)
+    assert_near(step(make_layer(problem), problem), reference(problem))
+
+
+@pytest.mark.parametrize("lora", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_dtypes(isa, dtype, lora):
+    problem = make_problem(Sizes(), dtype=dtype, lora_dtype=lora)
+    results = step(make_layer(problem), problem)
+    assert_near(results, reference(problem))
+
+
+@pytest.mark.parametrize("part", ["experts", "loras", "x", "grad_output"])
+def test_float32_is_rounded_to_bfloat16_once(isa, part):
+    problem = make_problem(Sizes(), dtype=torch.float32, lora_dtype=torch.float32)
+
+    def changed(tensor):
+        return tensor.float() + 0.3 * torch.randn(tensor.shape).clamp(-3, 3)
+
+    def rounded(tensor):
+        return tensor.bfloat16().float()
+
+    exact = getattr(problem, part)
+    if part == "experts":
+        exact = [tuple(map(changed, expert)) for expert in exact]
+        bf16 = [tuple(map(rounded, expert)) for expert in exact]
+    elif part == "loras":
+        exact = list(map(changed, exact))
+        bf16 = list(map(rounded, exact))
+    else:
+        exact = changed(exact)
+        bf16 = rounded(exact)
+    both = [dataclasses.replace(problem, **{part: values}) for values in (exact, bf16)]
+    assert_same_bits(*(step(make_layer(p), p) for p in both))
+
+
+def test_no_tokens(isa):
+    problem = make_problem(Sizes(tokens=0))
+    layer = make_layer(problem)
+    results = step(layer, problem)
+    for gradient in results.grad_loras:
+        assert not gradient.any()
+    assert layer.cache_used == 0
+
+
+def test_every_slot_masked(isa):
+    problem = make_problem(Sizes())
+    problem.ids.fill_(-1)
+    for tensor in step(make_layer(problem), problem).named().values():
+        assert not tensor.any()
+
+
+def test_masked_slots(isa):
+    problem = make_problem(Sizes(tokens=40, top_k=3))
+    problem.ids[torch.rand(problem.ids.shape) < 0.3] = -1
+    problem.weights[problem.ids < 0] = torch.nan  # nobody reads them
+    results = step(make_layer(problem), problem)
+    assert not results.grad_weights[problem.ids < 0].any()
+    problem.weights[problem.ids < 0] = 0.0
+    assert_near(results, reference(problem))
+
+
+def test_skipped_experts_are_masked_ids(isa):
+    problem = make_problem(Sizes(tokens=40))
+    skip = torch.tensor([False, True, False, True])
+    results = step(make_layer(problem), problem, skip)
+    problem.ids[skip[problem.ids]] = -1
+    assert_same_bits(results, step(make_layer(problem), problem))
+
+
+def test_an_expert_twice_in_a_row(isa):
+    problem = make_problem(Sizes(tokens=20, top_k=4))
+    problem.ids[:, 1] = problem.ids[:, 0]
+    problem.ids[7] = 2
+    assert_near(step(make_layer(problem), problem), reference(problem))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 39, 40], ids=lambda n: f"chunk{n}")
+@pytest.mark.parametrize("parts", [1, 2], ids=lambda n: f"parts{n}")
+def test_chunks_change_nothing(isa, chunk, parts):
+    problem = make_problem(Sizes(tokens=40), dtype=torch.float32, lora_dtype=torch.float32)
+    whole = step(make_layer(problem, parts=parts), problem).named()
+    chunked = step(make_layer(problem, parts=parts, chunk_tokens=chunk), problem).named()
+    for name, expected in whole.items():
+        difference = (chunked[name] - expected).abs().mean()
+        assert difference < 1e-5 * expected.abs().mean(), name
+
+
+def test_slots_serve_backward_in_any_order(isa):
+    problems = [make_problem(Sizes(tokens=n), seed=n) for n in (9, 1, 0, 30)]
+    for other in problems[1:]:
+        other.experts, other.loras = problems[0].experts, problems[0].loras
+    alone = [step(make_layer(p), p) for p in problems]
+    layer = make_layer(problems[0], cache_depth=4)
+    for order in ([2, 0, 3, 1], [0, 1, 2, 3]):
+        forwards = [forward(layer, p) for p in problems]
+        assert len({ticket for _, ticket in forwards}) == layer.cache_used == 4
+        for left, i in enumerate(order):
+            output, ticket = forwards[i]
+            assert layer.saved_tokens(ticket) == problems[i].sizes.tokens
+            assert_same_bits(backward(layer, problems[i], output, ticket), alone[i])
+            assert layer.cache_used == 3 - left
+
+
+def test_ticket_zero_is_the_newest(isa):
+    problem, other = make_problem(Sizes()), make_problem(Sizes(tokens=5), seed=1)
+    other.experts, other.loras = problem.experts, problem.loras
+    layer = make_layer(problem, cache_depth=2)
+    forward(layer, other)
+    output, _ = forward(layer, problem)
+    assert layer.saved_tokens() == 9
+    assert_same_bits(backward(layer, problem, output, 0), step(make_layer(problem), problem))
+    assert layer.saved_tokens() == 5
+
+
+def test_a_full_cache_refuses_and_loses_nothing(isa):
+    problem = make_problem(Sizes())
+    layer = make_layer(problem, cache_depth=2)
+    (output, first), _ = forward(layer, problem), forward(layer, problem)
+    with pytest.raises(RuntimeError, match=r"^Forward cache full"):
+        forward(layer, problem)
+    assert forward(layer, problem, save=False)[1] == 0  # needs no slot
+    assert_same_bits(backward(layer, problem, output, first), step(make_layer(problem), problem))
+    forward(layer, problem)
+    assert layer.cache_used == 2
+
+
+def test_release(isa):
+    problem = make_problem(Sizes())
+    layer = make_layer(problem, cache_depth=3)
+    first, second, third = (forward(layer, problem)[1] for _ in range(3))
+    layer.release(second)
+    layer.release(second)  # gone already
+    assert layer.cache_used == 2
+    with pytest.raises(RuntimeError):
+        layer.saved_tokens(second)
+    assert layer.saved_tokens(first) == layer.saved_tokens(third) == 9
+    layer.release()
+    assert layer.cache_used == 0
+    with pytest.raises(RuntimeError, match="without a saved forward"):
+        backward(layer, problem, unwritten(problem.x), 0)
+
+
+def test_a_slot_serves_one_backward(isa):
+    problem = make_problem(Sizes())
+    layer = make_layer(problem)
+    output, ticket = forward(layer, problem)
+    backward(layer, problem, output, ticket)
+    for gone in (ticket, 0):
+        with pytest.raises(RuntimeError, match="without a saved forward"):
+            backward(layer, problem, output, gone)
+
+
+def test_inputs_may_change_after_forward(isa):
+    problem = make_problem(Sizes())
+    expected = step(make_layer(problem), problem)
+    layer = make_layer(problem)
+    output, ticket = forward(layer, problem)
+    for tensor in (problem.x, problem.ids, problem.weights):
+        tensor.zero_()
+    assert_same_bits(backward(layer, problem, output, ticket), expected)
+
+
+def test_adapters_are_read_at_each_pass(isa):
+    problem = make_problem(Sizes())
+    layer = make_layer(problem)
+    step(layer, problem)
+    for tensor in problem.loras:
+        tensor.mul_(-0.5)
+    assert_same_bits(step(layer, problem), step(make_layer(problem), problem))
+
+
+def test_an_output_may_lie_where_the_input_does(isa):
+    problem = make_problem(Sizes(tokens=40))
+    expected, _ = forward(make_layer(problem), problem, save=False)
+    inputs = (view(t) for t in (problem.x, problem.ids, problem.weights, problem.x))
+    make_layer(problem).forward(*inputs, False, None)
+    assert torch.equal(problem.x, expected)

@@ -1,0 +1,166 @@
+"""The native layer among threads, processes and other people's memory: the same bits from any
+number of threads, no idle work, no growth."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from native_layer import Sizes, backward, forward, make_layer, make_problem, step, view
+
+from kt_kernel._native import ext
+
+# Enough tasks in each phase for several threads.
+BUSY = Sizes(experts=8, hidden=300, inter=256, top_k=4, tokens=90, rank=16)
+
+
+def same_bits(results, expected) -> bool:
+    pairs = zip(results.named().values(), expected.named().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("parts", [1, 2], ids=lambda n: f"parts{n}")
+def test_any_number_of_threads_gives_the_same_bits(isa, parts):
+    problem = make_problem(BUSY)
+    layers = [make_layer(problem, parts=parts, threads=n) for n in (1, 2, 5)]
+    expected = step(layers[0], problem)
+    for _ in range(5):
+        for layer in layers:
+            assert same_bits(step(layer, problem), expected)
+            assert layer.isa == isa
+
+
+def in_threads(*bodies, seconds: float = 60.0) -> None:
+    """Runs the bodies at once, in a thread each; raises what one of them raised."""
+    faults = []
+
+    def guarded(body):
+        try:
+            body()
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=guarded, args=(body,), daemon=True) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds)
+        assert not thread.is_alive(), "a thread hangs"
+    if faults:
+        raise faults[0]
+
+
+def test_two_python_threads_with_a_layer_each(isa):
+    problems = [make_problem(BUSY, seed=seed) for seed in (1, 2)]
+    expected = [step(make_layer(p, threads=1), p) for p in problems]
+
+    def body(problem, wanted, threads):
+        layer = make_layer(problem, threads=threads)
+        for _ in range(8):
+            assert same_bits(step(layer, problem), wanted)
+
+    in_threads(lambda: body(problems[0], expected[0], 2), lambda: body(problems[1], expected[1], 3))
+
+
+def test_two_python_threads_share_a_layer(isa):
+    problems = [make_problem(BUSY, seed=seed) for seed in (1, 2)]
+    problems[1].experts, problems[1].loras = problems[0].experts, problems[0].loras
+    expected = [step(make_layer(p, threads=1), p) for p in problems]
+    layer = make_layer(problems[0], threads=2, cache_depth=2)
+
+    def body(problem, wanted):
+        for _ in range(8):
+            assert same_bits(backward(layer, problem, *forward(layer, problem)), wanted)
+
+    in_threads(*(lambda i=i: body(problems[i], expected[i]) for i in (0, 1)))
+
+
+def test_a_layer_may_be_looked_at_while_it_works(isa):
+    problem = make_problem(Sizes(tokens=40))
+    layers = [make_layer(problem)]
+    done = threading.Event()
+
+    def work():
+        try:
+            for _ in range(20):  # each of one chunk after another
+                layers.append(make_layer(problem, chunk_tokens=1, threads=1))
+                forward(layers[-1], problem)
+        finally:
+            done.set()
+
+    def look():
+        while not done.is_set():
+            layer = layers[-1]
+            assert layer.saved_bytes < 1 << 30
+            assert layer.cache_used <= 1
+            assert layer.loaded or layer.weight_bytes >= 0
+
+    in_threads(work, look)
+
+
+def test_a_forked_child_works(isa):
+    problem = make_problem(BUSY)
+    layer = make_layer(problem, threads=2)
+    expected = step(layer, problem)  # the parent's pool runs
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(60)  # ends a child that hangs
+            fresh = make_layer(problem, threads=3)
+            fine = all(same_bits(step(x, problem), expected) for x in (layer, fresh))
+            code = 0 if fine else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert same_bits(step(layer, problem), expected)
+
+
+def test_idle_workers_use_no_processor(isa):
+    problem = make_problem(BUSY)
+    step(make_layer(problem, threads=5), problem)
+    time.sleep(0.05)  # they look for more work for some microseconds
+    before = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.01
+
+
+def test_steps_do_not_grow_memory(isa):
+    problem = make_problem(BUSY)
+    layer = make_layer(problem, threads=2, parts=2, chunk_tokens=50)
+
+    def steps(count):
+        for _ in range(count):
+            step(layer, problem)
+            forward(layer, problem)
+            layer.release()
+
+    steps(20)
+    before = resident_bytes()
+    steps(200)
+    # A leak of one row of activations in a step would be 100 KB.
+    assert resident_bytes() - before < 64 << 10
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4], ids=lambda n: f"parts{n}")
+@pytest.mark.parametrize(
+    ("hidden", "inter", "experts"), [(7168, 2048, 3), (2048, 1408, 16), (2048, 768, 32)]
+)
+def test_weights_are_held_once(hidden, inter, experts, parts):
+    gate, down = torch.ones(inter, hidden).bfloat16(), torch.ones(hidden, inter).bfloat16()
+    layer = ext.Layer(
+        num_experts=experts, hidden_size=hidden, intermediate_size=inter, top_k=2, parts=parts
+    )
+    before = resident_bytes()
+    for slot in range(experts):
+        layer.load_expert(slot, view(gate), view(gate), view(down))
+    format_bytes = experts * 3 * 2 * hidden * inter
+    assert 1 <= layer.weight_bytes / format_bytes <= 1.02
+    assert resident_bytes() - before <= 1.02 * format_bytes
