@@ -97,6 +97,7 @@ def build(method: Method, options: argparse.Namespace) -> Layer:
     The experts are windows into one pool of random numbers (kt_kernel.synthetic), so the packed
     weights are all the memory they take, and the reference reads the originals.
     """
+    sys.stdout.reconfigure(line_buffering=True)  # so that long runs show their lines through pipes
     if options.threads:
         torch.set_num_threads(options.threads)
     num_experts = options.expert_num

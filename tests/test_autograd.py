@@ -1,12 +1,19 @@
-"""The autograd function and the module: gradients against the float64 reference, and the life of
-what a graph saves."""
+"""The autograd function: gradients against the float64 reference, and the life of what a graph
+saves."""
 
 import copy
-import gc
-import pickle
 
 import pytest
 import torch
+from module_layer import (
+    IDLE,
+    expected,
+    gradients,
+    leaves,
+    make_layer,
+    run,
+    slots_in_use,
+)
 from small_layer import (
     EXPERTS,
     FORWARD_LIMIT,
@@ -15,62 +22,15 @@ from small_layer import (
     INTER,
     RANK,
     TOP_K,
-    loaded,
 )
 from small_layer import (
     batch as make_batch,
 )
-from small_layer import (
-    wrapper as make_wrapper,
-)
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from kt_kernel import KTMoELayer
-from kt_kernel.reference import LORA_NAMES, compute_relative_error, lora_shapes, moe_reference
-from kt_kernel.synthetic import SyntheticExperts, make_loras
-
-IDLE = EXPERTS - 1
-EXPERT_WEIGHTS = SyntheticExperts(EXPERTS, HIDDEN, INTER)
-
-
-def make_layer(dtype=torch.bfloat16, depth=4):
-    """A layer with an adapter that looks trained."""
-    small = loaded(lora_dtype=dtype, max_cache_depth=depth)
-    layer = KTMoELayer(small.layer, dtype=dtype)
-    layer.load_state_dict(small.loras)
-    return layer
-
-
-def leaves(batch):
-    """The differentiable inputs of a batch."""
-    return batch.hidden_states.clone().requires_grad_(), batch.weights.clone().requires_grad_()
-
-
-def run(layer, batch, **options):
-    return layer(batch.hidden_states, batch.expert_ids, batch.weights, **options)
-
-
-def expected(layer, batch):
-    return moe_reference(
-        batch.hidden_states,
-        batch.expert_ids,
-        batch.weights,
-        EXPERT_WEIGHTS,
-        layer.state_dict(),
-        layer.wrapper.lora_scaling,
-        grad_output=batch.grad_output,
-        dtype=torch.float64,
-    )
-
-
-def gradients(layer):
-    return {name: parameter.grad for name, parameter in layer.named_parameters()}
-
-
-def slots_in_use(layer):
-    gc.collect()
-    return layer.wrapper._layer.cache_used
+from kt_kernel.reference import LORA_NAMES, compute_relative_error
+from kt_kernel.synthetic import make_loras
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -328,111 +288,3 @@ def test_save_on_cpu_copies_nothing_here_and_works():
     grad = gradients(layer)["gate_lora_a"]
     truth = expected(layer, batch).grad_loras["grad_gate_lora_a"]
     assert compute_relative_error(grad, truth) < GRADIENT_LIMIT
-
-
-def test_an_optimizer_step_is_seen_by_the_next_forward():
-    layer, batch = make_layer(), make_batch()
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    before = run(layer, batch)
-    before.backward(batch.grad_output)
-    optimizer.step()
-    after = run(layer, batch)
-    assert not torch.equal(after, before)
-    assert compute_relative_error(after, expected(layer, batch).output) < FORWARD_LIMIT
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_training_decreases_the_loss(dtype):
-    batch = make_batch(32)
-    target = run(make_layer(), batch).detach().float()
-    layer = make_layer(dtype)
-    layer.reset_parameters()
-    optimizer = torch.optim.AdamW(layer.parameters(), lr=2e-2, weight_decay=0.0)
-    losses = []
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = nn.functional.mse_loss(run(layer, batch).float(), target)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.1 * losses[0]
-
-
-def test_a_fresh_layer_is_its_frozen_experts():
-    layer, batch = make_layer(), make_batch()
-    layer.reset_parameters()
-    bare = moe_reference(
-        batch.hidden_states, batch.expert_ids, batch.weights, EXPERT_WEIGHTS, dtype=torch.float64
-    )
-    assert compute_relative_error(run(layer, batch), bare.output) < FORWARD_LIMIT
-    for name, parameter in layer.named_parameters():
-        if name.endswith("_b"):
-            assert torch.all(parameter == 0)
-        else:
-            bound = parameter.shape[-1] ** -0.5
-            assert parameter.abs().max() <= bound
-            assert parameter.float().std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
-
-
-def test_state_dict_holds_the_adapters_alone_and_loads_either_way():
-    source, batch = make_layer(), make_batch()
-    state = source.state_dict()
-    shapes = lora_shapes(EXPERTS, HIDDEN, INTER, RANK)
-    assert {name: tuple(t.shape) for name, t in state.items()} == shapes
-    for assign in (False, True):
-        target = make_layer()
-        target.reset_parameters()
-        run(target, batch)  # the wrapper has seen the parameters that are about to go
-        target.load_state_dict({n: t.clone() for n, t in state.items()}, assign=assign)
-        assert torch.equal(run(target, batch), run(source, batch))
-
-
-def test_train_and_eval_compute_the_same():
-    layer, batch = make_layer(), make_batch()
-    output = run(layer.train(), batch)
-    assert torch.equal(run(layer.eval(), batch), output)
-    assert not layer.training
-
-
-def test_another_dtype_or_memory_of_the_parameters_is_followed():
-    layer, batch = make_layer(), make_batch()
-    output = run(layer, batch).detach()
-    layer.share_memory()
-    assert torch.equal(run(layer, batch), output)
-    layer.float()
-    run(layer, batch).backward(batch.grad_output)
-    assert layer.up_lora_a.dtype == layer.up_lora_a.grad.dtype == torch.float32
-
-
-def test_moves_that_the_layer_cannot_make_are_refused_and_change_nothing():
-    layer, batch = make_layer(), make_batch()
-    output = run(layer, batch)
-    with pytest.raises(RuntimeError, match="computes on the CPU and cannot move to meta"):
-        layer.to("meta")
-    with pytest.raises(TypeError, match=r"bfloat16 or float32, they cannot be torch\.float16"):
-        nn.Sequential(layer).half()
-    with pytest.raises(TypeError, match=r"torch\.float64"):
-        layer.to(torch.float64)
-    assert layer.to("cpu") is layer
-    assert torch.equal(run(layer, batch), output)
-
-
-def test_pickling_is_refused():
-    with pytest.raises(TypeError, match=r"KTMoELayer cannot be pickled.*state_dict\(\)"):
-        pickle.dumps(nn.Sequential(make_layer()))
-
-
-def test_what_a_layer_cannot_be_made_of():
-    wrapper = make_layer().wrapper
-    with pytest.raises(TypeError, match=r"dtype: wanted .*, got torch\.float16"):
-        KTMoELayer(wrapper, dtype=torch.float16)
-    with pytest.raises(ValueError, match="wrapper: wanted an SFT method, got AMXBF16"):
-        KTMoELayer(make_wrapper("AMXBF16"))
-
-
-def test_repr_says_what_it_is():
-    text = repr(make_layer())
-    assert text == (
-        f"KTMoELayer(AMXBF16_SFT, num_experts={EXPERTS}, num_experts_per_tok={TOP_K}, "
-        f"hidden_size={HIDDEN}, moe_intermediate_size={INTER}, lora_rank={RANK}, lora_scaling=8)"
-    )

@@ -31,7 +31,7 @@ def test_any_number_of_threads_gives_the_same_bits(isa, parts):
     problem = make_problem(BUSY)
     layers = [make_layer(problem, parts=parts, threads=n) for n in (1, 2, 5)]
     expected = step(layers[0], problem)
-    for _ in range(5):
+    for _ in range(3):
         for layer in layers:
             assert same_bits(step(layer, problem), expected)
             assert layer.isa == isa
@@ -63,7 +63,7 @@ def test_two_python_threads_with_a_layer_each(isa):
 
     def body(problem, wanted, threads):
         layer = make_layer(problem, threads=threads)
-        for _ in range(8):
+        for _ in range(4):
             assert same_bits(step(layer, problem), wanted)
 
     in_threads(lambda: body(problems[0], expected[0], 2), lambda: body(problems[1], expected[1], 3))
@@ -76,7 +76,7 @@ def test_two_python_threads_share_a_layer(isa):
     layer = make_layer(problems[0], threads=2, cache_depth=2)
 
     def body(problem, wanted):
-        for _ in range(8):
+        for _ in range(4):
             assert same_bits(backward(layer, problem, *forward(layer, problem)), wanted)
 
     in_threads(*(lambda i=i: body(problems[i], expected[i]) for i in (0, 1)))
@@ -106,7 +106,8 @@ def test_a_layer_may_be_looked_at_while_it_works(isa):
 
 
 def test_a_forked_child_works(isa):
-    problem = make_problem(BUSY)
+    # So small that PyTorch uses one thread for it: its own pool does not survive a fork.
+    problem = make_problem(Sizes(experts=4, hidden=150, inter=128, top_k=4, tokens=90, rank=16))
     layer = make_layer(problem, threads=2)
     expected = step(layer, problem)  # the parent's pool runs
     child = os.fork()
@@ -133,8 +134,8 @@ def test_idle_workers_use_no_processor(isa):
 
 
 def test_steps_do_not_grow_memory(isa):
-    problem = make_problem(BUSY)
-    layer = make_layer(problem, threads=2, parts=2, chunk_tokens=50)
+    problem = make_problem(Sizes(tokens=40))
+    layer = make_layer(problem, threads=2, parts=2, chunk_tokens=30)
 
     def steps(count):
         for _ in range(count):
@@ -145,7 +146,7 @@ def test_steps_do_not_grow_memory(isa):
     steps(20)
     before = resident_bytes()
     steps(200)
-    # A leak of one row of activations in a step would be 100 KB.
+    # 300 bytes left behind by each step would be more.
     assert resident_bytes() - before < 64 << 10
 
 

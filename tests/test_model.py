@@ -58,7 +58,7 @@ def extension() -> Path:
 def test_avx512_kernels_on_the_model(extension, tmp_path):
     report = tmp_path / "report.xml"
     output = run(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "avx512"),
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "avx512"),
         *(f"--junitxml={report}", *TESTS),
         PYTHONPATH=str(extension),
         KT_KERNEL_ISA="",
