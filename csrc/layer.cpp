@@ -287,7 +287,7 @@ std::size_t Layer::saved_bytes() const {
 }
 
 int Layer::first_missing() const {
-  return static_cast<int>(std::find(loaded_.begin(), loaded_.end(), false) - loaded_.begin());
+  return static_cast<int>(std::ranges::find(loaded_, false) - loaded_.begin());
 }
 
 bool Layer::loaded() const {

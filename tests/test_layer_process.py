@@ -145,8 +145,8 @@ def test_steps_do_not_grow_memory(isa):
 
     steps(20)
     before = resident_bytes()
-    steps(200)
-    # 300 bytes left behind by each step would be more.
+    steps(100)
+    # 700 bytes left behind by each step would be more.
     assert resident_bytes() - before < 64 << 10
 
 
