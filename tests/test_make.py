@@ -25,8 +25,9 @@ def clone(tmp_path_factory):
 
 
 def make(clone, target, **environment):
-    """Without the environment that the tests run in; HOME is where asv keeps the machine's name."""
-    inherited = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    """As from a shell; HOME is where asv keeps the machine's name."""
+    ours = {"VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # of the `make test` around this
+    inherited = {key: value for key, value in os.environ.items() if key not in ours}
     return subprocess.run(
         ["make", target],
         cwd=clone,
