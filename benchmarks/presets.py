@@ -34,7 +34,7 @@ class Preset:
 PRESETS = {
     # A quarter of S1's widths, 48 tokens per expert: arithmetic is the limit, the weights (9 MB)
     # stay in cache.
-    "quick-compute": Preset(experts=8, hidden=512, intermediate=352, top_k=3, tokens=128),
+    "quick-compute": Preset(experts=8, hidden=512, intermediate=384, top_k=3, tokens=128),
     # 4 tokens per expert: memory is the limit where 101 MB of weights are more than the last cache
     # holds.
     "quick-memory": Preset(experts=8, hidden=2048, intermediate=1024, top_k=4, tokens=8),
@@ -47,8 +47,8 @@ PRESETS = {
     "S3": Preset(experts=8, hidden=7168, intermediate=2048, top_k=8, tokens=128),
 }
 
-SFT_METHODS = ("AMXBF16_SFT",)
-INFERENCE_METHODS = ("AMXBF16",)  # its other name, BF16, runs the same code
+SFT_METHODS = ("AMXBF16_SFT", "AMXINT8_SFT", "AMXINT4_SFT", "AMXINT4_KGroup_SFT")
+INFERENCE_METHODS = ("AMXBF16", "AMXINT8", "AMXINT4", "AMXINT4_KGroup")  # BF16 is AMXBF16
 METHODS = SFT_METHODS + INFERENCE_METHODS
 
 PARAM_NAMES = ("method", "preset")

@@ -18,7 +18,7 @@ namespace {
 
 DType dtype_named(const std::string& name, const std::string& dtype) {
   for (const DType d : {DType::bfloat16, DType::float32, DType::float16, DType::int64, DType::int32,
-                        DType::boolean}) {
+                        DType::int8, DType::boolean}) {
     if (dtype == name_of(d)) return d;
   }
   throw std::invalid_argument(name + ": dtype " + dtype + " is not supported");
@@ -82,18 +82,21 @@ PYBIND11_MODULE(kt_kernel_ext, m) {
 
   py::class_<Layer>(m, "Layer")
       .def(py::init([](int experts, int hidden, int inter, int top_k, const std::string& format,
-                       int rank, float scaling, int parts, int threads, int cache_depth,
+                       int group, int rank, float scaling, int parts, int threads, int cache_depth,
                        int chunk_tokens) {
-             return std::make_unique<Layer>(Config{experts, hidden, inter, top_k, format, rank,
-                                                   scaling, parts, threads, cache_depth,
+             return std::make_unique<Layer>(Config{experts, hidden, inter, top_k, format, group,
+                                                   rank, scaling, parts, threads, cache_depth,
                                                    chunk_tokens});
            }),
            py::kw_only(), py::arg("num_experts"), py::arg("hidden_size"),
            py::arg("intermediate_size"), py::arg("top_k"), py::arg("format") = "bf16",
-           py::arg("lora_rank") = 0, py::arg("lora_scaling") = 1.0F, py::arg("parts") = 1,
-           py::arg("threads") = 0, py::arg("cache_depth") = 1, py::arg("chunk_tokens") = 25600)
+           py::arg("group_size") = 128, py::arg("lora_rank") = 0, py::arg("lora_scaling") = 1.0F,
+           py::arg("parts") = 1, py::arg("threads") = 0, py::arg("cache_depth") = 1,
+           py::arg("chunk_tokens") = 25600)
       .def("load_expert", &Layer::load_expert, py::arg("slot"), py::arg("gate"), py::arg("up"),
            py::arg("down"), Release())
+      .def("load_codes", &Layer::load_codes, py::arg("slot"), py::arg("codes"), py::arg("scales"),
+           Release())
       .def("set_lora", &Layer::set_lora, py::arg("tensors"), Release())
       .def("forward", &Layer::forward, py::arg("hidden_states"), py::arg("expert_ids"),
            py::arg("weights"), py::arg("output"), py::arg("save"),

@@ -31,30 +31,37 @@ Rows rows_of(const void* data, py::ssize_t columns, DType dtype) {
   return r;
 }
 
+Shape shape_of(const Kernels& kernels, const Floats& weights, int group) {
+  require(weights.ndim() == 2, "weights: wanted [n, k]");
+  const Shape shape{static_cast<int>(weights.shape(0)), static_cast<int>(weights.shape(1)), group};
+  if (kernels.integers != nullptr && kernels.integers->grouped) {
+    require(group == 32 || group == 64 || group == 128, "group: wanted 32, 64 or 128");
+    require(shape.k % group == 0, "weights: wanted a multiple of group columns");
+  }
+  return shape;
+}
+
 // weights [n][k] packed in the format, whole.
-Memory pack(const Kernels& kernels, const Floats& weights) {
-  const auto n = static_cast<int>(weights.shape(0));
-  const auto k = static_cast<int>(weights.shape(1));
-  Memory packed(kernels.packed_bytes(n, k));
-  kernels.pack(rows_of(weights.data(), k, DType::float32), 0, n, n, k, packed.data());
+Memory pack(const Kernels& kernels, const Floats& weights, const Shape& shape) {
+  Memory packed(kernels.packed_bytes(shape));
+  kernels.pack(rows_of(weights.data(), shape.k, DType::float32), 0, shape.n, shape, packed.data());
   return packed;
 }
 
-Floats roundtrip(const std::string& isa, const std::string& format, const Floats& weights) {
-  require(weights.ndim() == 2, "weights: wanted [n, k]");
-  const Kernels& kernels_of = kernels(isa, format);
-  const Memory packed = pack(kernels_of, weights);
+Floats roundtrip(const std::string& isa, const std::string& format, const Floats& weights,
+                 int group) {
+  const Kernels& table = kernels(isa, format);
+  const Shape shape = shape_of(table, weights, group);
+  const Memory packed = pack(table, weights, shape);
   Floats out({weights.shape(0), weights.shape(1)});
-  kernels_of.unpack(
-      {packed.data(), static_cast<int>(weights.shape(0)), static_cast<int>(weights.shape(1))},
-      out.mutable_data());
+  table.unpack({shape, packed.data()}, out.mutable_data());
   return out;
 }
 
 // a [m][k] W' (along "k") or a [m][n] W (along "n") for columns [from, to) of the result, with W
 // packed in the format or, format "", used row by row. Returns (fp32 product, instruction set).
 py::tuple product(const std::string& isa, const std::string& format, const std::string& along,
-                  const Acts& a, const Floats& weights, int from, int to) {
+                  const Acts& a, const Floats& weights, int from, int to, int group) {
   require(a.ndim() == 2 && weights.ndim() == 2, "a, weights: wanted two dimensions");
   require(along == "k" || along == "n", "along: wanted 'k' or 'n'");
   const bool k_axis = along == "k";
@@ -78,8 +85,9 @@ py::tuple product(const std::string& isa, const std::string& format, const std::
     const RowMajor w{rows_of(weights.data(), k, DType::float32), n, k};
     table.gemm_rows[axis](rows, m, &w, s.c, 1, from, to, s);
   } else {
-    const Memory packed = pack(table, weights);
-    const Packed w{packed.data(), n, k};
+    const Shape shape = shape_of(table, weights, group);
+    const Memory packed = pack(table, weights, shape);
+    const Packed w{shape, packed.data()};
     table.gemm[axis](rows, m, &w, s.c, 1, from, to, s);
   }
   Floats out({m, to - from});
@@ -171,9 +179,10 @@ Floats scatter_add(const std::string& isa, const Floats& c, const py::array_t<st
 
 void bind_ops(py::module_& m) {
   py::module_ ops = m.def_submodule("_ops", "Single kernels for their tests.");
-  ops.def("roundtrip", &roundtrip, py::arg("isa"), py::arg("format"), py::arg("weights"));
+  ops.def("roundtrip", &roundtrip, py::arg("isa"), py::arg("format"), py::arg("weights"),
+          py::arg("group") = 128);
   ops.def("product", &product, py::arg("isa"), py::arg("format"), py::arg("along"), py::arg("a"),
-          py::arg("weights"), py::arg("first"), py::arg("last"));
+          py::arg("weights"), py::arg("first"), py::arg("last"), py::arg("group") = 128);
   ops.def("swiglu", &swiglu, py::arg("isa"), py::arg("g"), py::arg("u"));
   ops.def("swiglu_backward", &swiglu_backward, py::arg("isa"), py::arg("dh"), py::arg("r"),
           py::arg("gate"), py::arg("up"));

@@ -62,14 +62,20 @@ std::string missing_features(const std::string& isa) {
   const Feature avx512dq{"AVX512DQ", bit(seven.ebx, 17)};
   const Feature avx512bw{"AVX512BW", bit(seven.ebx, 30)};
   const Feature avx512vl{"AVX512VL", bit(seven.ebx, 31)};
+  const Feature avx512_vnni{"AVX512_VNNI", bit(seven.ecx, 11)};
   const Feature avx512_bf16{"AVX512_BF16", bit(seven1.eax, 5)};
   if (isa == "portable") return "";
   if (isa == "avx2") {
-    return missing(kYmmState, {{"AVX2", bit(seven.ebx, 5)}, {"FMA", bit(basic.ecx, 12)}});
+    return missing(
+        kYmmState,
+        {{"AVX2", bit(seven.ebx, 5)}, {"FMA", bit(basic.ecx, 12)}, {"F16C", bit(basic.ecx, 29)}});
   }
   if (isa == "avx512_f32") return missing(kZmmState, {avx512f, avx512dq, avx512bw, avx512vl});
+  if (isa == "avx512_vnni") {
+    return missing(kZmmState, {avx512f, avx512dq, avx512bw, avx512vl, avx512_vnni});
+  }
   if (isa == "avx512_bf16") {
-    return missing(kZmmState, {avx512f, avx512dq, avx512bw, avx512vl, avx512_bf16});
+    return missing(kZmmState, {avx512f, avx512dq, avx512bw, avx512vl, avx512_vnni, avx512_bf16});
   }
   return "no rule says what it needs";
 }

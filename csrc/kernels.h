@@ -31,15 +31,31 @@ template <class W>
 using Gemm = void (*)(const Rows& a, int m, const W* w, float* const* c, int terms, int out0,
                       int out1, Scratch& scratch);
 
+// What the codes of a quantized format may be, and how many columns share a scale.
+struct Integers {
+  int low;
+  int high;
+  bool grouped;  // a scale for every Shape::group columns of a row; else one per row
+};
+
 struct Kernels {
   const char* isa;
   const char* format;
 
-  std::size_t (*packed_bytes)(int n, int k);
-  // Rows [n0, n1) of the n x k matrix into their place in `packed`; n0 is a multiple of kLanes.
-  void (*pack)(const Rows& source, int n0, int n1, int n, int k, std::byte* packed);
-  // The packed matrix back in float32, [n][k] (tests, tools).
+  std::size_t (*packed_bytes)(const Shape& shape);
+  // Rows [n0, n1) of a matrix into their place in `packed`; n0 is a multiple of kLanes.
+  void (*pack)(const Rows& source, int n0, int n1, const Shape& shape, std::byte* packed);
+  // The packed matrix back in float32, [n][k].
   void (*unpack)(const Packed& w, float* out);
+  // Of quantized formats; null for the others.
+  const Integers* integers;
+  // The first of `rows` rows of k weights that can't be rounded, since it holds NaN or infinity;
+  // `rows`: none does.
+  int (*first_not_finite)(const Rows& source, int rows, int k);
+  // As pack, from codes and scales taken as they are; and a packed matrix's codes [n][k] and
+  // scales.
+  void (*pack_codes)(const Codes& source, int n0, int n1, const Shape& shape, std::byte* packed);
+  void (*unpack_codes)(const Packed& w, std::int8_t* codes, float* scales);
 
   Gemm<Packed> gemm[2];         // by Axis
   Gemm<RowMajor> gemm_rows[2];  // by Axis

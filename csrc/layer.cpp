@@ -17,6 +17,12 @@ void want_range(const char* name, int value, int least, int most) {
                               std::to_string(least) + " to " + std::to_string(most));
 }
 
+void want_groups(const char* name, int columns, int group) {
+  if (columns % group == 0) return;
+  throw std::invalid_argument(std::string(name) + " is " + std::to_string(columns) +
+                              ", wanted a multiple of group_size " + std::to_string(group));
+}
+
 }  // namespace
 
 Layer::Layer(const Config& config) : config_(config), kernels_(kernels("", config.format)) {
@@ -37,22 +43,37 @@ Layer::Layer(const Config& config) : config_(config), kernels_(kernels("", confi
                                 ", wanted a divisor of intermediate_size " +
                                 std::to_string(config.inter));
   }
+  if (kernels_.integers != nullptr && kernels_.integers->grouped) {
+    if (config.group != 32 && config.group != 64 && config.group != 128) {
+      throw std::invalid_argument("group_size is " + std::to_string(config.group) +
+                                  ", wanted 32, 64 or 128");
+    }
+    want_groups("hidden_size", config.hidden, config.group);
+    want_groups("intermediate_size / parts", part_inter(), config.group);
+  }
   loaded_.resize(static_cast<std::size_t>(config.experts), false);
   slots_.resize(static_cast<std::size_t>(config.cache_depth));
 }
 
+Shape Layer::shape(Base which) const {
+  if (which == Base::down) return {config_.hidden, part_inter(), config_.group};
+  return {part_inter(), config_.hidden, config_.group};
+}
+
+std::size_t Layer::stored_bytes(Base which) const {
+  constexpr std::size_t kLine = 64;  // vectors that cross lines take two loads
+  return (kernels_.packed_bytes(shape(which)) + kLine - 1) / kLine * kLine;
+}
+
 std::byte* Layer::packed(int part, int expert, Base which) const {
-  const std::size_t gate = kernels_.packed_bytes(part_inter(), config_.hidden);
-  const std::size_t down = kernels_.packed_bytes(config_.hidden, part_inter());
+  const std::size_t gate = stored_bytes(Base::gate);
   return weights_[static_cast<std::size_t>(part)].data() +
-         static_cast<std::size_t>(expert) * (2 * gate + down) +
+         static_cast<std::size_t>(expert) * (2 * gate + stored_bytes(Base::down)) +
          static_cast<std::size_t>(which) * gate;
 }
 
 Packed Layer::base(int part, int expert, Base which) const {
-  const bool down = which == Base::down;
-  return {packed(part, expert, which), down ? config_.hidden : part_inter(),
-          down ? part_inter() : config_.hidden};
+  return {shape(which), packed(part, expert, which)};
 }
 
 RowMajor Layer::lora(int part, int expert, Lora which) const {
@@ -69,46 +90,6 @@ RowMajor Layer::lora(int part, int expert, Lora which) const {
     m.k = part_inter();
   }
   return m;
-}
-
-void Layer::load_expert(int expert, const Tensor& gate, const Tensor& up, const Tensor& down) {
-  want_range("expert", expert, 0, config_.experts - 1);
-  const auto dtypes = {DType::bfloat16, DType::float32};
-  gate.want(dtypes, {config_.inter, config_.hidden});
-  up.want(dtypes, {config_.inter, config_.hidden});
-  down.want(dtypes, {config_.hidden, config_.inter});
-
-  Pool::Use pool(config_.threads);
-  if (weights_.empty()) {
-    const std::size_t bytes = 2 * kernels_.packed_bytes(part_inter(), config_.hidden) +
-                              kernels_.packed_bytes(config_.hidden, part_inter());
-    std::vector<Memory> memory;
-    memory.reserve(static_cast<std::size_t>(config_.parts));
-    for (int part = 0; part < config_.parts; ++part) {
-      memory.emplace_back(static_cast<std::size_t>(config_.experts) * bytes);
-    }
-    weights_ = std::move(memory);
-  }
-  constexpr int kRows = 256;  // of a matrix per task
-  const int gate_tasks = div_up(part_inter(), kRows);
-  const int down_tasks = div_up(config_.hidden, kRows);
-  pool.run(config_.parts, 2 * gate_tasks + down_tasks, [&](int part, int task, Scratch&) {
-    const Base which = task < gate_tasks       ? Base::gate
-                       : task < 2 * gate_tasks ? Base::up
-                                               : Base::down;
-    const int first = (task - static_cast<int>(which) * gate_tasks) * kRows;
-    const Packed w = base(part, expert, which);
-    const Tensor& source = which == Base::gate ? gate : which == Base::up ? up : down;
-    Rows rows = source.rows(0, source.shape[0], source.shape[1]);
-    if (which == Base::down) {
-      rows.base +=
-          std::int64_t{part} * part_inter() * static_cast<std::int64_t>(size_of(source.dtype));
-    } else {
-      rows = rows.from(std::int64_t{part} * part_inter());
-    }
-    kernels_.pack(rows, first, min(w.n, first + kRows), w.n, w.k, packed(part, expert, which));
-  });
-  loaded_[static_cast<std::size_t>(expert)] = true;
 }
 
 void Layer::set_lora(std::vector<Tensor> tensors) {

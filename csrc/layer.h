@@ -22,7 +22,8 @@ struct Config {
   int inter = 0;
   int top_k = 0;
   std::string format;
-  int rank = 0;  // of LoRA; 0: none
+  int group = 0;  // columns per scale, for the formats that have groups
+  int rank = 0;   // of LoRA; 0: none
   float scaling = 1.0F;
   int parts = 1;    // tensor parallelism along inter
   int threads = 0;  // 0: all cores of the process
@@ -59,7 +60,11 @@ class Layer {
  public:
   explicit Layer(const Config& config);  // throws std::invalid_argument, std::bad_alloc
 
+  // Throws std::invalid_argument, before anything is written, for what does not fit and for weights
+  // that a quantized format can't round.
   void load_expert(int expert, const Tensor& gate, const Tensor& up, const Tensor& down);
+  // As they are: int8 codes, and float32 scales [n] or [n][k / group].
+  void load_codes(int expert, const std::vector<Tensor>& codes, const std::vector<Tensor>& scales);
   // The layer reads the tensors' memory in every pass from now on.
   void set_lora(std::vector<Tensor> tensors);
 
@@ -89,7 +94,13 @@ class Layer {
   [[nodiscard]] int width() const { return config_.parts * round_up(part_inter(), kLanes); }
   [[nodiscard]] int rank16() const { return round_up(config_.rank, kLanes); }
 
+  [[nodiscard]] Shape shape(Base which) const;  // of one part of a matrix
+  [[nodiscard]] std::size_t stored_bytes(Base which) const;
   [[nodiscard]] std::byte* packed(int part, int expert, Base which) const;
+  // Allocates the weights' memory, and packs an expert: body(part, which, first row, last row,
+  // packed).
+  template <class Body>
+  void pack_expert(Pool::Use& pool, int expert, Body body);
   [[nodiscard]] Packed base(int part, int expert, Base which) const;
   // The slice of an expert's LoRA matrix that belongs to a part (of gate_a, up_a, down_b: all).
   [[nodiscard]] RowMajor lora(int part, int expert, Lora which) const;

@@ -4,11 +4,12 @@
 #pragma once
 
 // X(type)
-#define KT_FORMATS(X) X(BF16)
+#define KT_FORMATS(X) X(BF16) X(INT8) X(INT4) X(INT4KGroup)
 
 // X(table, name, family): KT_KERNEL_ISA takes a name or a family
 #define KT_ISAS(X)                        \
   X(avx512_bf16, "avx512_bf16", "avx512") \
+  X(avx512_vnni, "avx512_vnni", "avx512") \
   X(avx512_f32, "avx512_f32", "avx512")   \
   X(avx2, "avx2", "avx2")                 \
   X(portable, "portable", "portable")

@@ -16,6 +16,7 @@ namespace kt {
 constexpr std::size_t size_of(DType dtype) {
   switch (dtype) {
     case DType::boolean:
+    case DType::int8:
       return 1;
     case DType::bfloat16:
     case DType::float16:
@@ -41,6 +42,8 @@ inline const char* name_of(DType dtype) {
       return "int64";
     case DType::int32:
       return "int32";
+    case DType::int8:
+      return "int8";
     case DType::boolean:
       return "bool";
   }

@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from memory import choose_expert_num
 
 from kt_kernel import KTMoEWrapper
-from kt_kernel.methods import METHODS, UNBUILT, Method
+from kt_kernel.methods import METHODS, Method
 from kt_kernel.reference import (
     LORA_NAMES,
     compute_relative_error,
@@ -69,7 +69,7 @@ def method_or_error(parser: argparse.ArgumentParser, name: str, sft: bool) -> Me
     if found is not None and found.sft == sft:
         return found
     kind = "SFT" if sft else "inference"
-    reason = f"no {kind} method" if found else "not built yet" if name in UNBUILT else "unknown"
+    reason = f"no {kind} method" if found else "unknown"
     available = ", ".join(method.name for method in METHODS.values() if method.sft == sft)
     parser.error(f"method {name} is {reason}; available {kind} methods: {available}")
 

@@ -4,7 +4,7 @@
 python examples/test_moe_amx.py --mode accuracy
 python examples/test_moe_amx.py --mode perf --method AMXBF16
 
-Exits with 1 when an error exceeds its limit, with 2 for a method that is not built.
+Exits with 1 when an error exceeds its limit, with 2 for a method that is not there.
 """
 
 from __future__ import annotations

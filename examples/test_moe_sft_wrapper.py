@@ -6,7 +6,7 @@ python examples/test_moe_sft_wrapper.py --mode backward --method AMXBF16_SFT
 python examples/test_moe_sft_wrapper.py --mode perf --compare-native
 
 Exits with 1 when an error exceeds its limit, the loss does not fall far enough or the wrapper costs
-more than 5% over the extension called directly, with 2 for a method that is not built.
+more than 5% over the extension called directly, with 2 for a method that is not there.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import kt_kernel
-from kt_kernel.methods import METHODS, UNBUILT
+from kt_kernel.methods import METHODS
 
 
 def _cpu_name() -> str:
@@ -47,11 +47,10 @@ def report(ext: ModuleType) -> str:
         mark = "*" if isa["name"] == ext.isa() else " "
         state = "supported" if isa["supported"] else f"not supported: {isa['why']}"
         lines.append(_wrapped(f"{mark} {isa['name']:<12} {state}"))
-    lines += ["", f"{'methods':<14} {'weights':<8} {'mode':<10} error limit forward / backward"]
+    lines += ["", f"{'methods':<20} {'weights':<12} {'mode':<10} error limit forward / backward"]
     for method in METHODS.values():
         limits = f"{_percent(method.forward_limit)} / {_percent(method.backward_limit)}"
-        lines.append(f"  {method.name:<12} {method.format:<8} {method.mode:<10} {limits}")
-    lines.append(_wrapped(f"  not built yet: {', '.join(UNBUILT)}"))
+        lines.append(f"  {method.name:<18} {method.format:<12} {method.mode:<10} {limits}")
     return "\n".join(lines)
 
 

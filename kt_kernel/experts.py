@@ -117,6 +117,7 @@ class KTMoEWrapper(TicketCalls):
             intermediate_size=self.moe_intermediate_size,
             top_k=self.num_experts_per_tok,
             format=self._method.format,
+            group_size=self.group_size,
             lora_rank=self.lora_rank if self._method.sft else 0,
             lora_scaling=self.lora_scaling,
             parts=self.threadpool_count,

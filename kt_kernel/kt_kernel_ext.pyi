@@ -41,6 +41,7 @@ class Layer:
         intermediate_size: int,
         top_k: int,
         format: str = "bf16",
+        group_size: int = 128,
         lora_rank: int = 0,
         lora_scaling: float = 1.0,
         parts: int = 1,
@@ -49,6 +50,7 @@ class Layer:
         chunk_tokens: int = 25600,
     ) -> None: ...
     def load_expert(self, slot: int, gate: Tensor, up: Tensor, down: Tensor) -> None: ...
+    def load_codes(self, slot: int, codes: Sequence[Tensor], scales: Sequence[Tensor]) -> None: ...
     def set_lora(self, tensors: Sequence[Tensor]) -> None: ...
     def forward(
         self,

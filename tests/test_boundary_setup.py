@@ -9,7 +9,6 @@ from small_layer import (
     INTER,
     QLEN,
     RANK,
-    SFT,
     TOP_K,
     adapters,
     assert_gradients,
@@ -22,7 +21,6 @@ from small_layer import (
     wrapper,
 )
 
-from kt_kernel.methods import UNBUILT
 from kt_kernel.synthetic import make_loras
 
 NAN = float("nan")
@@ -217,12 +215,6 @@ CONSTRUCTOR_FAULTS = [
 def test_the_constructor_refuses(name, value, error, message):
     with pytest.raises(error, match=message):
         wrapper(**{name: value})
-
-
-@pytest.mark.parametrize("method", UNBUILT)
-def test_methods_that_are_not_built_yet(method):
-    with pytest.raises(NotImplementedError, match=rf"{method} is not built yet.*{SFT}"):
-        wrapper(method)
 
 
 def test_mask_and_count_must_agree():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kt_kernel.methods import METHODS
+
 ROOT = Path(__file__).resolve().parent.parent
 SFT, INFERENCE = "examples/test_moe_sft_wrapper.py", "examples/test_moe_amx.py"
 SMALL = shlex.split(
@@ -102,11 +104,10 @@ def test_wrapper_against_native_decides_by_the_overhead_it_prints():
 def test_accuracy_of_every_inference_method():
     result = run(INFERENCE, "--mode", "accuracy", *SMALL)
     assert result.returncode == 0, result.stderr
-    assert re.findall(r"^=== Testing accuracy \((\w+)\) ===$", result.stdout, re.M) == [
-        "AMXBF16",
-        "BF16",
-    ]
-    assert len(re.findall(r"^output .*limit 5%: passed$", result.stdout, re.M)) == 2
+    tested = re.findall(r"^=== Testing accuracy \((\w+)\) ===$", result.stdout, re.M)
+    assert tested == [method.name for method in METHODS.values() if not method.sft]
+    limits = re.findall(r"^output .*limit (\d+)%: passed$", result.stdout, re.M)
+    assert limits == ["5", "5", "10", "35", "20"]
 
 
 def test_speed_of_one_inference_method():
@@ -118,10 +119,13 @@ def test_speed_of_one_inference_method():
 @pytest.mark.parametrize(
     ("script", "method", "message"),
     [
-        (SFT, "AMXINT8_SFT", "AMXINT8_SFT is not built yet; available SFT methods: AMXBF16_SFT"),
         (SFT, "BF16", "BF16 is no SFT method; available SFT methods: AMXBF16_SFT"),
         (SFT, "nonsense", "nonsense is unknown; available SFT methods: AMXBF16_SFT"),
-        (INFERENCE, "AMXINT8", "not built yet; available inference methods: AMXBF16, BF16"),
+        (
+            INFERENCE,
+            "AMXINT8_SFT",
+            "no inference method; available inference methods: ",
+        ),
     ],
 )
 def test_a_method_that_is_not_there_is_refused_with_those_that_are(script, method, message):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_kernel.methods import METHODS, UNBUILT
+from kt_kernel.methods import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_its_python_runs():
     assert done.stdout == "True\n2.0\ntorch.bfloat16 torch.float32\n"
 
 
-@pytest.mark.parametrize("method", [*METHODS, *(name for name in UNBUILT if name.endswith("_SFT"))])
+@pytest.mark.parametrize("method", METHODS)
 def test_it_names_the_methods(method):
     assert f"`{method}`" in README
 

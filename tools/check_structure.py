@@ -62,7 +62,7 @@ def foreign_names(root: Path) -> Iterator[str]:
     isas |= {path.stem for path in csrc.glob("isa/*.cpp")}
     for folder, names in (("ops", formats | isas), ("formats", isas)):
         wanted = re.compile("|".join(map(re.escape, sorted(names))), re.IGNORECASE)
-        for path in sorted(csrc.glob(f"{folder}/*")):
+        for path in sorted(csrc.glob(f"{folder}/**/*.*")):
             for number, line in enumerate(code_lines(path), 1):
                 code = TYPE_NAME.sub("", line)
                 for match in filter(None, (wanted.search(code), INTRINSIC.search(code))):

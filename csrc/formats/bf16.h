@@ -16,15 +16,12 @@ namespace {
 
 struct BF16 {
   static constexpr const char* kName = "bf16";
-  static constexpr int kBlock = 8;         // columns
-  static constexpr int kBlockBytes = 256;  // 16 rows x 8 columns
+  static constexpr int kBlock = 8;  // columns
 
-  static std::size_t bytes(int n, int k) {
-    return std::size_t{2} * static_cast<std::size_t>(round_up(n, kLanes)) *
-           static_cast<std::size_t>(round_up(k, kLanes));
+  static std::size_t bytes(const Shape& shape) {
+    return std::size_t{2} * static_cast<std::size_t>(round_up(shape.n, kLanes)) *
+           static_cast<std::size_t>(round_up(shape.k, kLanes));
   }
-
-  static constexpr int offset(int row) { return ((row % 4) * 4 + row / 4) * 16; }
 
   // Rows [n0, n0 + 16) and columns [k0, k0 + count) of a matrix n x k as consecutive blocks; count
   // is a multiple of 8, and what lies past the matrix is zero.
@@ -32,7 +29,7 @@ struct BF16 {
   static void pack_group(const Rows& source, int n0, int n, int k0, int k, int count,
                          std::byte* out) {
     for (int r = 0; r < kLanes; ++r) {
-      std::byte* to = out + offset(r);
+      std::byte* to = out + block_row(r);
       if (n0 + r >= n) {
         for (int b = 0; b < count; b += kBlock, to += kBlockBytes) __builtin_memset(to, 0, 16);
         continue;
@@ -62,10 +59,10 @@ struct BF16 {
   }
 
   template <class I>
-  static void pack(const Rows& source, int n0, int n1, int n, int k, std::byte* out) {
-    const int k16 = round_up(k, kLanes);
+  static void pack(const Rows& source, int n0, int n1, const Shape& shape, std::byte* out) {
+    const int k16 = round_up(shape.k, kLanes);
     for (int g = n0; g < n1; g += kLanes) {
-      pack_group<I>(source, g, n, 0, k, k16, out + std::int64_t{2} * g * k16);
+      pack_group<I>(source, g, shape.n, 0, shape.k, k16, out + std::int64_t{2} * g * k16);
     }
   }
 
@@ -75,8 +72,8 @@ struct BF16 {
       const std::byte* const group = w.data + std::int64_t{2} * (i - i % kLanes) * k16;
       for (int j = 0; j < w.k; ++j) {
         std::uint16_t bits = 0;
-        __builtin_memcpy(&bits, group + j / kBlock * kBlockBytes + offset(i % kLanes) + j % 8 * 2,
-                         2);
+        __builtin_memcpy(&bits,
+                         group + j / kBlock * kBlockBytes + block_row(i % kLanes) + j % 8 * 2, 2);
         out[static_cast<std::int64_t>(i) * w.k + j] =
             __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
       }
@@ -107,7 +104,7 @@ struct Unpacked {
       BF16::pack_group<I>(w.rows, o, w.n, s, w.k, depth, scratch);
       return {scratch, 0};
     }
-    constexpr int kGroupBytes = 2 * BF16::kBlockBytes;  // 16 rows x 16 columns
+    constexpr int kGroupBytes = 2 * kBlockBytes;  // 16 rows x 16 columns
     for (int g = 0; g < depth; g += kLanes) {
       BF16::pack_group<I>(w.rows, s + g, w.n, o, w.k, kLanes, scratch + g / kLanes * kGroupBytes);
     }

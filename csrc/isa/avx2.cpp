@@ -1,9 +1,11 @@
 #include "isa/target.h"
 
-KT_TARGET_BEGIN("avx2,fma")
+KT_TARGET_BEGIN("avx2,fma,f16c")
 #include "isa/operators.h"
 
 #include "isa/avx2.h"
+
+#include "isa/avx2_integer.h"
 
 #include "isa/instantiate.h"
 

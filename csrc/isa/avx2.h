@@ -25,6 +25,7 @@ struct Avx2 {
   static constexpr int kPrefetchAlongK = 4096;  // bytes ahead of the block being widened
   static constexpr int kPrefetchAlongN = 512;
 
+  using Integer = struct Avx2Integer;
   using A = float;
   using Panel = float;
   using F = __m256;
@@ -59,6 +60,11 @@ struct Avx2 {
     const __m256i shifted = _mm256_slli_epi32(_mm256_castps_si256(power), 23);
     return x * _mm256_castsi256_ps(_mm256_add_epi32(shifted, _mm256_set1_epi32(0x3f800000)));
   }
+  static void from_half(const std::uint16_t* in, float* out) {
+    const auto* const p = reinterpret_cast<const __m128i*>(in);
+    store(out, _mm256_cvtph_ps(_mm_loadu_si128(p)));
+    store(out + 8, _mm256_cvtph_ps(_mm_loadu_si128(p + 1)));
+  }
   static float sum(F v) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -66,6 +72,19 @@ struct Avx2 {
   }
 
   static constexpr int panel_size(int depth) { return depth * kLanes; }
+
+  // The 4-byte columns of eight rows of a block: lane l of register j is row 4 l + j before, and
+  // register p holds column p of all eight rows, in order, after.
+  static void transpose(const __m256i (&v)[4], __m256i (&p)[4]) {
+    const __m256i lo01 = _mm256_unpacklo_epi32(v[0], v[1]);
+    const __m256i hi01 = _mm256_unpackhi_epi32(v[0], v[1]);
+    const __m256i lo23 = _mm256_unpacklo_epi32(v[2], v[3]);
+    const __m256i hi23 = _mm256_unpackhi_epi32(v[2], v[3]);
+    p[0] = _mm256_unpacklo_epi64(lo01, lo23);
+    p[1] = _mm256_unpackhi_epi64(lo01, lo23);
+    p[2] = _mm256_unpacklo_epi64(hi01, hi23);
+    p[3] = _mm256_unpackhi_epi64(hi01, hi23);
+  }
 
   // Columns 2 p and 2 p + 1 of eight rows, interleaved, to panel rows of fp32.
   static void store_pair(__m256i pair, float* out) {
@@ -79,19 +98,11 @@ struct Avx2 {
         __builtin_prefetch(blocks + kPrefetchAlongK + line, 0, 2);
       KT_UNROLL for (int half = 0; half < 2; ++half) {
         const auto* const p = reinterpret_cast<const __m256i*>(blocks) + half;
-        const __m256i v0 = _mm256_loadu_si256(p);
-        const __m256i v1 = _mm256_loadu_si256(p + 2);
-        const __m256i v2 = _mm256_loadu_si256(p + 4);
-        const __m256i v3 = _mm256_loadu_si256(p + 6);
-        const __m256i lo01 = _mm256_unpacklo_epi32(v0, v1);
-        const __m256i hi01 = _mm256_unpackhi_epi32(v0, v1);
-        const __m256i lo23 = _mm256_unpacklo_epi32(v2, v3);
-        const __m256i hi23 = _mm256_unpackhi_epi32(v2, v3);
-        float* const to = out + 8 * half;
-        store_pair(_mm256_unpacklo_epi64(lo01, lo23), to);
-        store_pair(_mm256_unpackhi_epi64(lo01, lo23), to + 2 * kLanes);
-        store_pair(_mm256_unpacklo_epi64(hi01, hi23), to + 4 * kLanes);
-        store_pair(_mm256_unpackhi_epi64(hi01, hi23), to + 6 * kLanes);
+        __m256i v[4];
+        KT_UNROLL for (int j = 0; j < 4; ++j) v[j] = _mm256_loadu_si256(p + 2 * j);
+        __m256i pairs[4];
+        transpose(v, pairs);
+        KT_UNROLL for (int j = 0; j < 4; ++j) store_pair(pairs[j], out + 8 * half + 2 * kLanes * j);
       }
     }
   }

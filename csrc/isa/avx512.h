@@ -44,6 +44,9 @@ struct Avx512Vector {
     return _mm512_mul_ps(
         x, _mm512_castsi512_ps(_mm512_add_epi32(shifted, _mm512_set1_epi32(0x3f800000))));
   }
+  static void from_half(const std::uint16_t* in, float* out) {
+    store(out, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(in))));
+  }
   static float sum(F v) {
     const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
@@ -53,19 +56,20 @@ struct Avx512Vector {
 
   // The four 4-byte columns of a block's 16 rows: vector p of the result holds column p of rows
   // 0 .. 15 in order.
-  static void transpose(const std::byte* block, __m512i (&p)[4]) {
-    const __m512i v0 = _mm512_loadu_si512(block);
-    const __m512i v1 = _mm512_loadu_si512(block + 64);
-    const __m512i v2 = _mm512_loadu_si512(block + 128);
-    const __m512i v3 = _mm512_loadu_si512(block + 192);
-    const __m512i lo01 = _mm512_unpacklo_epi32(v0, v1);
-    const __m512i hi01 = _mm512_unpackhi_epi32(v0, v1);
-    const __m512i lo23 = _mm512_unpacklo_epi32(v2, v3);
-    const __m512i hi23 = _mm512_unpackhi_epi32(v2, v3);
+  static void transpose(const __m512i (&v)[4], __m512i (&p)[4]) {
+    const __m512i lo01 = _mm512_unpacklo_epi32(v[0], v[1]);
+    const __m512i hi01 = _mm512_unpackhi_epi32(v[0], v[1]);
+    const __m512i lo23 = _mm512_unpacklo_epi32(v[2], v[3]);
+    const __m512i hi23 = _mm512_unpackhi_epi32(v[2], v[3]);
     p[0] = _mm512_unpacklo_epi64(lo01, lo23);
     p[1] = _mm512_unpackhi_epi64(lo01, lo23);
     p[2] = _mm512_unpacklo_epi64(hi01, hi23);
     p[3] = _mm512_unpackhi_epi64(hi01, hi23);
+  }
+  static void transpose(const std::byte* block, __m512i (&p)[4]) {
+    __m512i v[4];
+    KT_UNROLL for (int j = 0; j < 4; ++j) v[j] = _mm512_loadu_si512(block + 64 * j);
+    transpose(v, p);
   }
 
   // Along k a group's blocks follow each other; along n the next blocks are the next columns'.

@@ -1,11 +1,14 @@
 #include "isa/target.h"
 
-KT_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+// The integer kernels with VNNI are not instantiated here, but their text is read.
+KT_TARGET_BEGIN("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #include "isa/operators.h"
 
 #include "isa/avx512.h"
 
 #include "isa/avx512_f32.h"
+
+#include "isa/avx512_integer.h"
 
 #include "isa/instantiate.h"
 

@@ -1,5 +1,5 @@
-// AVX-512 without a 16-bit product (Skylake-SP to Ice Lake): fp32 products of weights widened in
-// L1.
+// AVX-512 without a 16-bit product: fp32 products of weights widened in L1. Two variants, without
+// and with VNNI for integers (Skylake-SP; Cascade Lake to Ice Lake).
 #pragma once
 
 namespace kt {
@@ -15,6 +15,7 @@ struct Avx512F32 : Avx512Vector {
   static constexpr int kDirectVectors = 0;
   static constexpr int kDepth = 64;  // 4 panels of 64 x 16 fp32: 16 KiB, half of L1
   static constexpr int kStep = 1;
+  using Integer = struct Avx512Madd;
   using A = float;
   using Panel = float;
   using B = __m512;
@@ -60,6 +61,11 @@ struct Avx512F32 : Avx512Vector {
   static void tile(const float* a, int lda, const float* panel, int depth, float* c, int ldc) {
     avx512_tile<Avx512F32, rows, vectors>(a, lda, panel, depth, c, ldc);
   }
+};
+
+struct Avx512F32Vnni : Avx512F32 {
+  static constexpr const char* kName = "avx512_vnni";
+  using Integer = struct Avx512Vnni;
 };
 
 }  // namespace

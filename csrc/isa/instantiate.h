@@ -12,8 +12,19 @@ constexpr Kernels make_kernels() {
   table.packed_bytes = F::bytes;
   table.pack = F::template pack<I>;
   table.unpack = F::unpack;
-  table.gemm[static_cast<int>(Axis::k)] = gemm<I, F, Axis::k, Packed>;
-  table.gemm[static_cast<int>(Axis::n)] = gemm<I, F, Axis::n, Packed>;
+  if constexpr (requires { F::kIntegers; }) {
+    table.integers = &F::kIntegers;
+    table.first_not_finite = first_not_finite<I>;
+    table.pack_codes = F::pack_codes;
+    table.unpack_codes = F::unpack_codes;
+    table.gemm[static_cast<int>(Axis::k)] = gemm_integer<I, F, Axis::k>;
+    table.gemm[static_cast<int>(Axis::n)] = gemm_integer<I, F, Axis::n>;
+    table.peak_round = integer_peak_round<typename I::Integer>;
+  } else {
+    table.gemm[static_cast<int>(Axis::k)] = gemm<I, F, Axis::k, Packed>;
+    table.gemm[static_cast<int>(Axis::n)] = gemm<I, F, Axis::n, Packed>;
+    table.peak_round = peak_round<I>;
+  }
   table.gemm_rows[static_cast<int>(Axis::k)] = gemm<I, Unpacked, Axis::k, RowMajor>;
   table.gemm_rows[static_cast<int>(Axis::n)] = gemm<I, Unpacked, Axis::n, RowMajor>;
   table.swiglu = swiglu<I>;
@@ -22,7 +33,6 @@ constexpr Kernels make_kernels() {
   table.store_rows = store_rows<I>;
   table.to_act = to_act<I>;
   table.sum_parts = sum_parts<I>;
-  table.peak_round = peak_round<I>;
   return table;
 }
 

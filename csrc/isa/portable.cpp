@@ -5,6 +5,8 @@
 
 #include "isa/portable.h"
 
+#include "isa/portable_integer.h"
+
 #include "isa/instantiate.h"
 
 KT_KERNEL_TABLES(portable, Portable)

@@ -18,6 +18,7 @@ struct Portable {
   static constexpr int kDepth = 256;  // 256 x 16 fp32: a panel of 16 KiB, half of L1
   static constexpr int kWidth = 4;    // floats per vector of the elementwise operations
 
+  using Integer = struct PortableInteger;
   using A = float;
   using Panel = float;
   using F = float __attribute__((vector_size(16)));
@@ -50,6 +51,9 @@ struct Portable {
   static F maximum(F a, F b) { return a > b ? a : b; }
   static F scale_by_power(F x, F power) {  // the low bits of `power` hold the exponent
     return x * reinterpret_cast<F>((reinterpret_cast<U>(power) << 23) + 0x3f800000U);
+  }
+  static void from_half(const std::uint16_t* in, float* out) {
+    for (int i = 0; i < kLanes; ++i) out[i] = half_to_float(in[i]);
   }
   static float sum(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 

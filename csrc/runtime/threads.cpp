@@ -15,7 +15,7 @@ namespace {
 // fewer rows hold kABudget bytes. With few rows the padding per row still is small beside it.
 constexpr std::size_t kABytes = std::size_t{kMaxRows} * (256 + 64) * 4;
 constexpr std::size_t kPanelBytes = std::size_t{64} * 1024;
-constexpr std::size_t kBlockBytes = std::size_t{32} * 1024;
+constexpr std::size_t kBlocksBytes = std::size_t{32} * 1024;
 constexpr std::size_t kCBytes = std::size_t{kMaxRows} * kMaxCols * 4;
 
 // How long an idle worker looks for the next phase of a call before it sleeps: phases follow each
@@ -29,14 +29,14 @@ struct alignas(64) Counter {
 
 }  // namespace
 
-WorkerScratch::WorkerScratch() : memory_(kABytes + kPanelBytes + kBlockBytes + 2 * kCBytes) {
+WorkerScratch::WorkerScratch() : memory_(kABytes + kPanelBytes + kBlocksBytes + 2 * kCBytes) {
   std::byte* p = memory_.data();
   view.a = p;
   p += kABytes;
   view.panel = p;
   p += kPanelBytes;
   view.blocks = p;
-  p += kBlockBytes;
+  p += kBlocksBytes;
   for (float*& c : view.c) {
     c = reinterpret_cast<float*>(p);
     p += kCBytes;

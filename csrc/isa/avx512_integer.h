@@ -1,0 +1,263 @@
+// Integer products on AVX-512: four products of 8 bits per dword by VPDPBUSD (VNNI), or two of 16
+// bits by VPMADDWD where the CPU lacks it (Skylake-SP).
+//
+// Tile: 3 rows x 64 columns, 12 integer and 12 floating-point sums, 4 registers for the panel's
+// vectors and one for the broadcast. VPDPBUSD has the FMA's ports, two a cycle at a latency of 5:
+// 12 sums are enough, and 7 loads per 12 products leave the load ports slack.
+#pragma once
+
+namespace kt {
+namespace {
+
+// Registers of codes: four rows of a block, 16 columns each.
+struct Avx512Bytes {
+  using Vector = Avx512Vector;
+  using Ints = __m512i;
+  using Bytes = __m512i;
+  static constexpr int kParts = 4;
+  static constexpr int kRows = 3;
+  static constexpr int kVectors = 4;
+
+  static Ints set1(std::int32_t x) { return _mm512_set1_epi32(x); }
+  static __m512 to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
+  static Bytes load_bytes(const std::byte* p) { return _mm512_loadu_si512(p); }
+  static Bytes low_halves(Bytes v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+  static Bytes high_halves(Bytes v) {
+    return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
+  }
+  static Bytes lookup(Bytes table, Bytes codes) { return _mm512_shuffle_epi8(table, codes); }
+
+  // Of row r the table steps[r] * (c - 8), c = 0 .. 15, rounded, 128 added: rows as a block's
+  // vector has them, row 4 l + j in lane l of vector j. VPMULHRSW rounds a product of words >> 15,
+  // so the factors carry 2^4 and 2^11.
+  static void make_tables(const float* steps, Bytes (&tables)[kParts]) {
+    const __m512i fixed =
+        _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(steps), _mm512_set1_ps(2048.0F)));
+    const __m512i words = _mm512_or_si512(_mm512_and_si512(fixed, _mm512_set1_epi32(0xffff)),
+                                          _mm512_slli_epi32(fixed, 16));
+    tables[0] = table(_mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0x00)));
+    tables[1] = table(_mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0x55)));
+    tables[2] = table(_mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0xaa)));
+    tables[3] = table(_mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0xff)));
+  }
+  static Bytes table(__m512i steps) {
+    const __m512i low =
+        _mm512_broadcast_i32x4(_mm_setr_epi16(-128, -112, -96, -80, -64, -48, -32, -16));
+    const __m512i high = _mm512_broadcast_i32x4(_mm_setr_epi16(0, 16, 32, 48, 64, 80, 96, 112));
+    return _mm512_xor_si512(
+        _mm512_packs_epi16(_mm512_mulhrs_epi16(low, steps), _mm512_mulhrs_epi16(high, steps)),
+        _mm512_set1_epi8(-128));
+  }
+
+  // 16 columns of four rows, column by column: byte r of dword c is column c of the r-th row. First
+  // the dwords across lanes, then the bytes within.
+  static Bytes interleave(Bytes v) {
+    const __m512i dwords = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i bytes =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(dwords, v), bytes);
+  }
+
+  // 16 codes of a block of A, put in the order of the panel's sums.
+  static __m512i ordered(const float* codes, __m512i order) {
+    return _mm512_cvtps_epi32(_mm512_permutexvar_ps(order, _mm512_loadu_ps(codes)));
+  }
+};
+
+struct Avx512Vnni : Avx512Bytes {
+  static constexpr int kStep = 4;
+  static constexpr int kDirectRows = 6;
+  using A = std::int8_t;
+  using Panel = std::uint8_t;
+
+  static Ints load_panel(const Panel* p) { return _mm512_loadu_si512(p); }
+  static Ints broadcast(const A* a) {
+    std::int32_t quad = 0;
+    __builtin_memcpy(&quad, a, 4);
+    return _mm512_set1_epi32(quad);
+  }
+  static Ints dot(Ints acc, Ints weights, Ints x) {
+#if defined(KT_MODEL)
+    return _mm512_dpbusd_epi32(acc, weights, x);
+#else
+    // Through the intrinsic g++ 12 copies and spills the sums (half the speed).
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(weights), "v"(x));
+    return acc;
+#endif
+  }
+  static constexpr int panel_size(int depth) { return depth * kLanes; }
+
+  template <class F>
+  static void unpack_k(const std::byte* group, int column, int depth, Panel* out) {
+    for (int k = 0; k < depth; k += kLanes) {
+      Avx512Vector::prefetch(F::Block::block(group, column + k) + Avx512Vector::kPrefetchAlongK,
+                             kBlockBytes * kLanes / F::Block::kColumns);
+      Bytes v[4];
+      KT_UNROLL for (int j = 0; j < 4; ++j) {
+        v[j] = F::Block::template load<Avx512Vnni>(group, column + k, j);
+      }
+      Bytes p[4];
+      Avx512Vector::transpose(v, p);
+      KT_UNROLL for (int j = 0; j < 4; ++j, out += 4 * kLanes) _mm512_storeu_si512(out, p[j]);
+    }
+  }
+
+  // 16 rows x 16 columns; a step's four sums are rows j, 4 + j, 8 + j and 12 + j.
+  template <class F, class Decoder>
+  static void unpack_n(const std::byte* group, int column, const Decoder& decode, Panel* out) {
+    KT_UNROLL for (int j = 0; j < 4; ++j, out += 4 * kLanes) {
+      const Bytes v = decode(F::Block::template load<Avx512Vnni>(group, column, j), j);
+      _mm512_storeu_si512(out, interleave(v));
+    }
+  }
+
+  template <Axis axis>
+  static void store(A* out, const float* codes) {
+    const __m512i natural = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i rows = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m128i v = _mm512_cvtepi32_epi8(ordered(codes, axis == Axis::k ? natural : rows));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), v);
+  }
+
+  // Lanes of 128 bits sum along k, each for one row of weights: 16 bytes of A serve the four rows
+  // of a vector, and the codes need no shuffle. Four sums reduce to 16 outputs in order.
+  template <class F, int rows>
+  static void direct_k(const Packed& w, int o, int s, int depth, const FewRows<Avx512Vnni>& a,
+                       const float* w_scale, float* c, int ldc) {
+    const std::byte* const group = w.data + o / kLanes * F::Block::group_bytes(w.k);
+    Ints acc[rows][4];
+    KT_UNROLL for (int i = 0; i < rows; ++i) {
+      KT_UNROLL for (int j = 0; j < 4; ++j) acc[i][j] = _mm512_setzero_si512();
+    }
+    for (int k = 0; k < depth; k += kLanes) {
+      Avx512Vector::prefetch(F::Block::block(group, s + k) + Avx512Vector::kPrefetchAlongK,
+                             kBlockBytes * kLanes / F::Block::kColumns);
+      Bytes v[4];
+      KT_UNROLL for (int j = 0; j < 4; ++j) {
+        v[j] = F::Block::template load<Avx512Vnni>(group, s + k, j);
+      }
+      KT_UNROLL for (int i = 0; i < rows; ++i) {
+        const Ints x = _mm512_broadcast_i32x4(
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(a.codes(i) + k)));
+        KT_UNROLL for (int j = 0; j < 4; ++j) acc[i][j] = dot(acc[i][j], v[j], x);
+      }
+    }
+    KT_UNROLL for (int i = 0; i < rows; ++i) {
+      const Ints s01 = _mm512_add_epi32(_mm512_unpacklo_epi32(acc[i][0], acc[i][1]),
+                                        _mm512_unpackhi_epi32(acc[i][0], acc[i][1]));
+      const Ints s23 = _mm512_add_epi32(_mm512_unpacklo_epi32(acc[i][2], acc[i][3]),
+                                        _mm512_unpackhi_epi32(acc[i][2], acc[i][3]));
+      const Ints sum =
+          _mm512_add_epi32(_mm512_unpacklo_epi64(s01, s23), _mm512_unpackhi_epi64(s01, s23));
+      add_scaled(_mm512_add_epi32(sum, set1(a.start(i))), a.scale(i), w_scale, c + i * ldc);
+    }
+  }
+
+  // Lanes are columns: a vector's four rows are interleaved in registers and serve all rows of A.
+  template <class F, int rows>
+  static void direct_n(const Packed& w, int o, int vectors, int s, int depth,
+                       const FewRows<Avx512Vnni>& a, float* c, int ldc) {
+    int v = 0;
+    for (; v + 2 <= vectors; v += 2) {
+      direct_columns<F, rows, 2>(w, o + v * kLanes, s, depth, a, c + v * kLanes, ldc);
+    }
+    if (v < vectors)
+      direct_columns<F, rows, 1>(w, o + v * kLanes, s, depth, a, c + v * kLanes, ldc);
+  }
+
+  template <class F, int rows, int vectors>
+  static void direct_columns(const Packed& w, int o, int s, int depth, const FewRows<Avx512Vnni>& a,
+                             float* c, int ldc) {
+    const std::int64_t bytes = F::Block::group_bytes(w.k);
+    Ints acc[rows][vectors];
+    KT_UNROLL for (int i = 0; i < rows; ++i) {
+      KT_UNROLL for (int v = 0; v < vectors; ++v) acc[i][v] = set1(a.start(i));
+    }
+    for (int r = 0; r < depth; r += kLanes) {
+      const std::byte* const group = w.data + (s + r) / kLanes * bytes;
+      constexpr int kStride = vectors * kBlockBytes * kLanes / F::Block::kColumns;
+      Avx512Vector::prefetch(F::Block::block(group, o) + 2 * kStride, kStride);
+      Columns<Avx512Vnni, F> columns(w, s + r, o);
+      KT_UNROLL for (int v = 0; v < vectors; ++v) {
+        const auto& decode = columns.decoder(o + v * kLanes);
+        KT_UNROLL for (int j = 0; j < 4; ++j) {
+          const Ints quad =
+              interleave(decode(F::Block::template load<Avx512Vnni>(group, o + v * kLanes, j), j));
+          KT_UNROLL for (int i = 0; i < rows; ++i) {
+            acc[i][v] = dot(acc[i][v], quad, broadcast(a.codes(i) + r + 4 * j));
+          }
+        }
+      }
+    }
+    KT_UNROLL for (int i = 0; i < rows; ++i) {
+      KT_UNROLL for (int v = 0; v < vectors; ++v) {
+        add_scaled(acc[i][v], a.scale(i), nullptr, c + i * ldc + v * kLanes);
+      }
+    }
+  }
+
+  static void add_scaled(Ints sum, float scale, const float* w_scale, float* c) {
+    __m512 value = _mm512_cvtepi32_ps(sum);
+    if (w_scale != nullptr) value = _mm512_mul_ps(value, _mm512_loadu_ps(w_scale));
+    _mm512_storeu_ps(c, _mm512_fmadd_ps(value, _mm512_set1_ps(scale), _mm512_loadu_ps(c)));
+  }
+};
+
+// A quad of bytes (0, 1, 2, 3) becomes two pairs of words, (0, 2) and (1, 3), by a mask and a
+// shift.
+struct Avx512Madd : Avx512Bytes {
+  static constexpr int kStep = 2;
+  static constexpr int kDirectRows = 0;  // always by way of a panel
+  using A = std::int16_t;
+  using Panel = std::int16_t;
+
+  static Ints load_panel(const Panel* p) { return _mm512_loadu_si512(p); }
+  static Ints broadcast(const A* a) {
+    std::int32_t pair = 0;
+    __builtin_memcpy(&pair, a, 4);
+    return _mm512_set1_epi32(pair);
+  }
+  static Ints dot(Ints acc, Ints weights, Ints x) {
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(weights, x));
+  }
+  static constexpr int panel_size(int depth) { return depth * kLanes; }
+
+  static void store_pairs(Panel* out, Bytes quad) {
+    _mm512_storeu_si512(out, _mm512_and_si512(quad, _mm512_set1_epi16(255)));
+    _mm512_storeu_si512(out + 2 * kLanes, _mm512_srli_epi16(quad, 8));
+  }
+
+  template <class F>
+  static void unpack_k(const std::byte* group, int column, int depth, Panel* out) {
+    for (int k = 0; k < depth; k += kLanes) {
+      Avx512Vector::prefetch(F::Block::block(group, column + k) + Avx512Vector::kPrefetchAlongK,
+                             kBlockBytes * kLanes / F::Block::kColumns);
+      Bytes v[4];
+      KT_UNROLL for (int j = 0; j < 4; ++j) {
+        v[j] = F::Block::template load<Avx512Madd>(group, column + k, j);
+      }
+      Bytes p[4];
+      Avx512Vector::transpose(v, p);
+      KT_UNROLL for (int j = 0; j < 4; ++j, out += 4 * kLanes) store_pairs(out, p[j]);
+    }
+  }
+
+  template <class F, class Decoder>
+  static void unpack_n(const std::byte* group, int column, const Decoder& decode, Panel* out) {
+    KT_UNROLL for (int j = 0; j < 4; ++j, out += 4 * kLanes) {
+      const Bytes v = decode(F::Block::template load<Avx512Madd>(group, column, j), j);
+      store_pairs(out, interleave(v));
+    }
+  }
+
+  template <Axis axis>
+  static void store(A* out, const float* codes) {
+    const __m512i columns = _mm512_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+    const __m512i rows = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
+    const __m256i v = _mm512_cvtepi32_epi16(ordered(codes, axis == Axis::k ? columns : rows));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), v);
+  }
+};
+
+}  // namespace
+}  // namespace kt

@@ -1,0 +1,15 @@
+#include "isa/target.h"
+
+KT_TARGET_BEGIN("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#include "isa/operators.h"
+
+#include "isa/avx512.h"
+
+#include "isa/avx512_f32.h"
+
+#include "isa/avx512_integer.h"
+
+#include "isa/instantiate.h"
+
+KT_KERNEL_TABLES(avx512_vnni, Avx512F32Vnni)
+KT_TARGET_END

@@ -1,0 +1,176 @@
+// C += A W' or A W for the formats of integer codes: A is rounded to codes of 8 bits block by block
+// (quantize.h), a panel of codes unpacked into L1, and every row of A runs over it before the next
+// panel (integer_tile.h). The loop nest is gemm.h's.
+#pragma once
+
+namespace kt {
+namespace {
+
+// What decodes codes along n, column by column: made anew where another group of columns begins.
+template <class T, class F>
+class Columns {
+ public:
+  using Decoder = typename F::template Decoder<T>;
+  Columns(const Packed& w, int row, int column) : w_(w), row_(row), decoder_(w, row, column) {}
+  const Decoder& decoder(int column) {
+    if constexpr (F::kIntegers.grouped) {
+      if (column % w_.group == 0) decoder_ = Decoder(w_, row_, column);
+    }
+    return decoder_;
+  }
+
+ private:
+  const Packed& w_;
+  int row_;
+  Decoder decoder_;
+};
+
+// Few rows straight from the blocks.
+template <class T>
+struct FewRows {
+  const IntegerRows<T>& block;
+  int m;
+  int column;
+  int q;
+  [[nodiscard]] const typename T::A* codes(int i) const {
+    return block.codes + static_cast<std::int64_t>(i) * block.lda + column;
+  }
+  [[nodiscard]] float scale(int i) const { return block.scale[q * m + i]; }
+  [[nodiscard]] std::int32_t start(int i) const { return block.start[q * m + i]; }
+};
+
+template <class T, class F, Axis axis, int rows = T::kDirectRows>
+void direct_integer(int m, const Packed& w, int o, int vectors, int s, int depth,
+                    const FewRows<T>& a, const float* w_scale, float* c, int ldc) {
+  if constexpr (rows > 0) {
+    if (m < rows) {
+      return direct_integer<T, F, axis, rows - 1>(m, w, o, vectors, s, depth, a, w_scale, c, ldc);
+    }
+    if constexpr (axis == Axis::k) {
+      T::template direct_k<F, rows>(w, o, s, depth, a, w_scale, c, ldc);
+    } else {
+      T::template direct_n<F, rows>(w, o, vectors, s, depth, a, c, ldc);
+    }
+  }
+}
+
+// All rows of A over one panel: shared out evenly, as in gemm.h.
+template <class T>
+void integer_tiles(int m, int vectors, const IntegerRows<T>& a, int column,
+                   const typename T::Panel* panel, int depth, const float* w_scale, float* c,
+                   int ldc) {
+  const int count = div_up(m, T::kRows);
+  const int first = column / a.granule * m;
+  for (int t = 0, i = 0; t < count; ++t) {
+    const int rows = m / count + (t < m % count ? 1 : 0);
+    integer_tile_rows<T>(rows, vectors,
+                         {a.codes + static_cast<std::int64_t>(i) * a.lda + column, a.lda,
+                          a.scale + first + i, a.start + first + i, m, a.granule},
+                         panel, depth, w_scale, c + static_cast<std::int64_t>(i) * ldc, ldc);
+    i += rows;
+  }
+}
+
+// Outputs [o, o + 16 * vectors), sums [s, s + depth): columns of A's block from `column` on.
+template <class T, class F, Axis axis>
+void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int depth,
+                      const IntegerRows<T>& a, int column, float* c, int ldc, Scratch& scratch) {
+  using I = typename T::Vector;
+  alignas(64) float scales[T::kVectors * kLanes];
+  const float* w_scale = nullptr;
+  if constexpr (axis == Axis::k) {
+    for (int v = 0; v < vectors; ++v) {
+      F::template output_scales<I>(w, o + v * kLanes, s, scales + v * kLanes);
+    }
+    w_scale = scales;
+  }
+  if (m <= T::kDirectRows) {
+    for (int j = 0; j < depth; j += a.granule) {
+      direct_integer<T, F, axis>(m, w, o, vectors, s + j, min(a.granule, depth - j),
+                                 {a, m, column + j, (column + j) / a.granule}, w_scale, c, ldc);
+    }
+    return;
+  }
+  const std::int64_t group = F::Block::group_bytes(w.k);
+  auto* const panel = reinterpret_cast<typename T::Panel*>(scratch.panel);
+  if constexpr (axis == Axis::k) {
+    for (int v = 0; v < vectors; ++v) {
+      T::template unpack_k<F>(w.data + (o / kLanes + v) * group, s, depth,
+                              panel + v * T::panel_size(depth));
+    }
+  } else {
+    for (int r = 0; r < depth; r += kLanes) {
+      const std::byte* const rows = w.data + (s + r) / kLanes * group;
+      Columns<T, F> columns(w, s + r, o);
+      for (int v = 0; v < vectors; ++v) {
+        T::template unpack_n<F>(rows, o + v * kLanes, columns.decoder(o + v * kLanes),
+                                panel + v * T::panel_size(depth) + T::panel_size(r));
+      }
+    }
+  }
+  integer_tiles<T>(m, vectors, a, column, panel, depth, w_scale, c, ldc);
+}
+
+template <class I, class F, Axis axis>
+void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int terms, int out0,
+                  int out1, Scratch& scratch) {
+  using T = typename I::Integer;
+  const int valid = axis == Axis::k ? w[0].k : w[0].n;
+  const int sum = round_up(valid, kLanes);
+  const int ldc = round_up(out1 - out0, kLanes);
+  const int panel = F::template panel_depth<axis>(w[0]);
+  const int zero = F::template zero<axis>();
+  // Along k a long run keeps the weights' lines in address order; along n one panel does.
+  const int fit =
+      kABudget / (m * static_cast<int>(sizeof(typename T::A))) / kPanelDepth * kPanelDepth;
+  const int depth =
+      min(sum, axis == Axis::k ? max(kPanelDepth, min(fit, kMaxIntegerDepth)) : kPanelDepth);
+  // Few rows take the weights straight from memory: along k one group of rows, which is contiguous.
+  const int step = m <= T::kDirectRows && axis == Axis::k ? 1 : T::kVectors;
+
+  const IntegerRows<T> block(scratch.a, m, depth, min(a.granule, panel));
+  for (int s0 = 0; s0 < sum; s0 += depth) {
+    const int length = min(depth, sum - s0);
+    for (int t = 0; t < terms; ++t) {
+      if (t == 0 || axis == Axis::n) {
+        const float* const factor = axis == Axis::n ? F::sum_scales(w[t]) + s0 : nullptr;
+        quantize_rows<T, axis>(a, m, s0, min(length, valid - s0), length, zero, factor, block);
+      }
+      for (int o = out0; o < out1; o += step * kLanes) {
+        const int vectors = min(step, div_up(out1 - o, kLanes));
+        for (int column = 0; column < length; column += panel) {
+          integer_multiply<T, F, axis>(w[t], m, o, vectors, s0 + column,
+                                       min(panel, length - column), block, column,
+                                       c[t] + (o - out0), ldc, scratch);
+        }
+      }
+    }
+  }
+  scratch.ran = I::kName;
+}
+
+// The compute roof of integer products: the full tile over operands that stay in L1, one granule
+// so deep that the scaling at its end hardly counts.
+template <class T>
+double integer_peak_round(int rounds, Scratch& scratch) {
+  constexpr int kBytes = 24 * 1024;
+  constexpr int kDepth =
+      kBytes / (T::kVectors * kLanes * static_cast<int>(sizeof(typename T::Panel)));
+  const auto* const panel = reinterpret_cast<const typename T::Panel*>(scratch.panel);
+  const float scale[T::kRows] = {};
+  const std::int32_t start[T::kRows] = {};
+  const TileRows<T> a{reinterpret_cast<const typename T::A*>(scratch.a),
+                      kDepth + kAPad,
+                      scale,
+                      start,
+                      T::kRows,
+                      kDepth};
+  for (int i = 0; i < rounds; ++i) {
+    integer_tile<T, T::kRows, T::kVectors>(a, panel, kDepth, nullptr, scratch.c[0],
+                                           T::kVectors * kLanes);
+  }
+  return 2.0 * rounds * T::kRows * T::kVectors * kLanes * kDepth;
+}
+
+}  // namespace
+}  // namespace kt
