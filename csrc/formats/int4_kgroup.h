@@ -160,7 +160,10 @@ struct INT4KGroup {
   }
   static const float* sum_scales(const Packed& w) { return stored(w).back; }
 
-  // Along n: tables of the codes of 8 bits for 16 rows, made anew where the columns' group changes.
+  // Along n: tables of the codes of 8 bits for 16 rows, for the columns of one group.
+  static bool same_decoder(const Packed& w, int first, int last) {
+    return first / w.group == last / w.group;
+  }
   template <class T>
   struct Decoder {
     typename T::Bytes tables[T::kParts];

@@ -78,8 +78,8 @@ struct Avx2Integer {
   template <class F>
   static void unpack_k(const std::byte* group, int column, int depth, Panel* out) {
     for (int k = 0; k < depth; k += kLanes, out += kLanes * kLanes) {
-      const std::byte* const ahead = F::Block::block(group, column + k) + Avx2::kPrefetchAlongK;
-      for (int line = 0; line < kBlockBytes; line += 64) __builtin_prefetch(ahead + line, 0, 2);
+      const std::byte* const ahead = F::Block::span(group, column + k) + Avx2::kPrefetchAlongK;
+      for (int line = 0; line < F::Block::kSpan; line += 64) __builtin_prefetch(ahead + line, 0, 2);
       KT_UNROLL for (int h = 0; h < 2; ++h) {
         Bytes v[4];
         KT_UNROLL for (int j = 0; j < 4; ++j) {

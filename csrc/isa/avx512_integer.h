@@ -90,8 +90,8 @@ struct Avx512Vnni : Avx512Bytes {
   template <class F>
   static void unpack_k(const std::byte* group, int column, int depth, Panel* out) {
     for (int k = 0; k < depth; k += kLanes) {
-      Avx512Vector::prefetch(F::Block::block(group, column + k) + Avx512Vector::kPrefetchAlongK,
-                             kBlockBytes * kLanes / F::Block::kColumns);
+      Avx512Vector::prefetch(F::Block::span(group, column + k) + Avx512Vector::kPrefetchAlongK,
+                             F::Block::kSpan);
       Bytes v[4];
       KT_UNROLL for (int j = 0; j < 4; ++j) {
         v[j] = F::Block::template load<Avx512Vnni>(group, column + k, j);
@@ -130,8 +130,8 @@ struct Avx512Vnni : Avx512Bytes {
       KT_UNROLL for (int j = 0; j < 4; ++j) acc[i][j] = _mm512_setzero_si512();
     }
     for (int k = 0; k < depth; k += kLanes) {
-      Avx512Vector::prefetch(F::Block::block(group, s + k) + Avx512Vector::kPrefetchAlongK,
-                             kBlockBytes * kLanes / F::Block::kColumns);
+      Avx512Vector::prefetch(F::Block::span(group, s + k) + Avx512Vector::kPrefetchAlongK,
+                             F::Block::kSpan);
       Bytes v[4];
       KT_UNROLL for (int j = 0; j < 4; ++j) {
         v[j] = F::Block::template load<Avx512Vnni>(group, s + k, j);
@@ -157,12 +157,14 @@ struct Avx512Vnni : Avx512Bytes {
   template <class F, int rows>
   static void direct_n(const Packed& w, int o, int vectors, int s, int depth,
                        const FewRows<Avx512Vnni>& a, float* c, int ldc) {
-    int v = 0;
-    for (; v + 2 <= vectors; v += 2) {
-      direct_columns<F, rows, 2>(w, o + v * kLanes, s, depth, a, c + v * kLanes, ldc);
+    for (int v = 0; v < vectors;) {
+      const int column = o + v * kLanes;
+      // As many columns as one decoder serves: more share the loads of A.
+      const bool four = v + 4 <= vectors && F::same_decoder(w, column, column + 3 * kLanes);
+      auto* const direct = four ? direct_columns<F, rows, 4> : direct_columns<F, rows, 1>;
+      direct(w, column, s, depth, a, c + v * kLanes, ldc);
+      v += four ? 4 : 1;
     }
-    if (v < vectors)
-      direct_columns<F, rows, 1>(w, o + v * kLanes, s, depth, a, c + v * kLanes, ldc);
   }
 
   template <class F, int rows, int vectors>
@@ -175,17 +177,18 @@ struct Avx512Vnni : Avx512Bytes {
     }
     for (int r = 0; r < depth; r += kLanes) {
       const std::byte* const group = w.data + (s + r) / kLanes * bytes;
-      constexpr int kStride = vectors * kBlockBytes * kLanes / F::Block::kColumns;
-      Avx512Vector::prefetch(F::Block::block(group, o) + 2 * kStride, kStride);
-      Columns<Avx512Vnni, F> columns(w, s + r, o);
-      KT_UNROLL for (int v = 0; v < vectors; ++v) {
-        const auto& decode = columns.decoder(o + v * kLanes);
-        KT_UNROLL for (int j = 0; j < 4; ++j) {
-          const Ints quad =
-              interleave(decode(F::Block::template load<Avx512Vnni>(group, o + v * kLanes, j), j));
-          KT_UNROLL for (int i = 0; i < rows; ++i) {
-            acc[i][v] = dot(acc[i][v], quad, broadcast(a.codes(i) + r + 4 * j));
-          }
+      Avx512Vector::prefetch(F::Block::span(group, o + vectors * kLanes),
+                             vectors * F::Block::kSpan);
+      const typename F::template Decoder<Avx512Vnni> decode(w, s + r, o);
+      KT_UNROLL for (int j = 0; j < 4; ++j) {
+        Ints quads[vectors];
+        KT_UNROLL for (int v = 0; v < vectors; ++v) {
+          const Bytes codes = F::Block::template load<Avx512Vnni>(group, o + v * kLanes, j);
+          quads[v] = interleave(decode(codes, j));
+        }
+        KT_UNROLL for (int i = 0; i < rows; ++i) {
+          const Ints x = broadcast(a.codes(i) + r + 4 * j);
+          KT_UNROLL for (int v = 0; v < vectors; ++v) acc[i][v] = dot(acc[i][v], quads[v], x);
         }
       }
     }
@@ -230,8 +233,8 @@ struct Avx512Madd : Avx512Bytes {
   template <class F>
   static void unpack_k(const std::byte* group, int column, int depth, Panel* out) {
     for (int k = 0; k < depth; k += kLanes) {
-      Avx512Vector::prefetch(F::Block::block(group, column + k) + Avx512Vector::kPrefetchAlongK,
-                             kBlockBytes * kLanes / F::Block::kColumns);
+      Avx512Vector::prefetch(F::Block::span(group, column + k) + Avx512Vector::kPrefetchAlongK,
+                             F::Block::kSpan);
       Bytes v[4];
       KT_UNROLL for (int j = 0; j < 4; ++j) {
         v[j] = F::Block::template load<Avx512Madd>(group, column + k, j);

@@ -6,25 +6,6 @@
 namespace kt {
 namespace {
 
-// What decodes codes along n, column by column: made anew where another group of columns begins.
-template <class T, class F>
-class Columns {
- public:
-  using Decoder = typename F::template Decoder<T>;
-  Columns(const Packed& w, int row, int column) : w_(w), row_(row), decoder_(w, row, column) {}
-  const Decoder& decoder(int column) {
-    if constexpr (F::kIntegers.grouped) {
-      if (column % w_.group == 0) decoder_ = Decoder(w_, row_, column);
-    }
-    return decoder_;
-  }
-
- private:
-  const Packed& w_;
-  int row_;
-  Decoder decoder_;
-};
-
 // Few rows straight from the blocks.
 template <class T>
 struct FewRows {
@@ -101,9 +82,11 @@ void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int dep
   } else {
     for (int r = 0; r < depth; r += kLanes) {
       const std::byte* const rows = w.data + (s + r) / kLanes * group;
-      Columns<T, F> columns(w, s + r, o);
-      for (int v = 0; v < vectors; ++v) {
-        T::template unpack_n<F>(rows, o + v * kLanes, columns.decoder(o + v * kLanes),
+      typename F::template Decoder<T> decode(w, s + r, o);
+      for (int v = 0, made = o; v < vectors; ++v) {
+        const int output = o + v * kLanes;
+        if (!F::same_decoder(w, made, output)) decode = {w, s + r, made = output};
+        T::template unpack_n<F>(rows, output, decode,
                                 panel + v * T::panel_size(depth) + T::panel_size(r));
       }
     }

@@ -49,6 +49,11 @@ struct BlockCodes {
   static const std::byte* block(const std::byte* group, int column) {
     return group + std::int64_t{column} / kColumns * kBlockBytes;
   }
+  // Where the 16 columns from `column` on begin, for prefetching: they are kSpan bytes.
+  static constexpr int kSpan = kLanes * kLanes * bits / 8;
+  static const std::byte* span(const std::byte* group, int column) {
+    return group + std::int64_t{column} / kLanes * kSpan;
+  }
   template <class T>
   static typename T::Bytes load(const std::byte* group, int column, int part) {
     const typename T::Bytes v =

@@ -78,11 +78,12 @@ struct RowScaled {
   }
   template <class I>
   static void output_scales(const Packed& w, int o, int /*s*/, float* out) {
-    __builtin_memcpy(out, scales(w) + o, kLanes * sizeof(float));
+    for (int i = 0; i < kLanes; i += I::kWidth) I::store(out + i, I::load(scales(w) + o + i));
   }
   static const float* sum_scales(const Packed& w) { return scales(w); }
 
   // Along n: codes as stored.
+  static bool same_decoder(const Packed& /*w*/, int /*first*/, int /*last*/) { return true; }
   template <class T>
   struct Decoder {
     Decoder(const Packed& /*w*/, int /*row*/, int /*column*/) {}
