@@ -2,21 +2,41 @@
 
 #include <sys/mman.h>
 
+#include <cstdint>
 #include <new>
 
 namespace kt {
+namespace {
+
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kHuge = std::size_t{2} << 20;
+
+constexpr std::size_t round_up(std::size_t bytes, std::size_t to) {
+  return (bytes + to - 1) / to * to;
+}
+
+}  // namespace
 
 Memory::Memory(std::size_t bytes) {
   if (bytes == 0) return;
-  // Whole huge pages, so that the last one is a huge page too.
-  constexpr std::size_t kHuge = std::size_t{2} << 20;
-  const std::size_t unit = bytes >= kHuge ? kHuge : std::size_t{4096};
-  const std::size_t size = (bytes + unit - 1) / unit * unit;
-  void* const p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  // Huge pages up to the last one that is filled, small ones behind it: a huge page is resident
+  // whole, and a layer of 8 MB would take a fifth more. The kernel puts only whole numbers of huge
+  // pages on their boundary, so one more is mapped, and what lies around the piece given back.
+  const std::size_t size = round_up(bytes, kPage);
+  const std::size_t spare = size >= kHuge ? kHuge : 0;
+  void* const p =
+      mmap(nullptr, size + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) throw std::bad_alloc();
-  madvise(p, size, MADV_HUGEPAGE);  // advice: without it pages are small
   data_ = static_cast<std::byte*>(p);
   size_ = size;
+  if (spare != 0) {
+    const auto address = reinterpret_cast<std::uintptr_t>(p);
+    const std::size_t before = round_up(address, kHuge) - address;
+    data_ += before;
+    if (before > 0) munmap(p, before);
+    if (before < spare) munmap(data_ + size, spare - before);
+  }
+  madvise(data_, size, MADV_HUGEPAGE);  // advice: without it pages are small
 }
 
 Memory::~Memory() {
