@@ -126,6 +126,28 @@ def test_a_forked_child_works(isa):
     assert same_bits(step(layer, problem), expected)
 
 
+def test_a_child_forked_while_another_thread_calls_works():
+    layer = make_layer(make_problem(Sizes()))
+    enough = threading.Event()
+
+    def look():
+        while not enough.is_set():
+            assert layer.cache_used == 0
+
+    def fork():
+        try:
+            for _ in range(30):
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(10)  # ends a child that hangs
+                    os._exit(layer.cache_used)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        finally:
+            enough.set()
+
+    in_threads(look, fork)
+
+
 @pytest.mark.parametrize("threads", [ext.cpu_count(), 5], ids=["each_core", "5"])
 def test_idle_workers_use_no_processor(isa, threads):
     problem = make_problem(BUSY)

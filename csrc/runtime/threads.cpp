@@ -87,8 +87,8 @@ struct Pool::State {
     x.wait(value);
   }
 
-  void loop(int worker) {
-    std::atomic<unsigned>& phase = workers[static_cast<std::size_t>(worker) - 1]->phase;
+  // Takes the counter: `workers` may be growing while a new thread starts.
+  void loop(int worker, std::atomic<unsigned>& phase) {
     const bool several_nodes = numa_nodes() > 1;
     int node = -1;
     unsigned seen = 0;
@@ -120,12 +120,15 @@ Pool::~Pool() {
 }
 
 Pool& Pool::instance() {
-  static std::mutex mutex;
-  static Pool* pool = nullptr;
-  const std::scoped_lock lock(mutex);
+  // No lock: a fork could copy it as another thread holds it, and nobody would release the copy.
+  static std::atomic<Pool*> current{nullptr};
+  Pool* pool = current.load();
   // A forked child has the parent's memory but none of its threads: it starts a pool of its own
   // and leaves the old one alone. At exit workers are asleep, and the kernel ends them.
-  if (pool == nullptr || pool->state_->owner != getpid()) pool = new Pool();
+  while (pool == nullptr || pool->state_->owner != getpid()) {
+    std::unique_ptr<Pool> fresh(new Pool());
+    if (current.compare_exchange_strong(pool, fresh.get())) pool = fresh.release();
+  }
   return *pool;
 }
 
@@ -138,8 +141,9 @@ void Pool::grow(int threads) {
   while (static_cast<int>(s.workers.size()) + 1 < threads) {
     s.workers.push_back(std::make_unique<State::Worker>());
     const int worker = static_cast<int>(s.workers.size());
+    State::Worker& own = *s.workers.back();
     try {
-      s.workers.back()->thread = std::thread([&s, worker] { s.loop(worker); });
+      own.thread = std::thread([&s, &own, worker] { s.loop(worker, own.phase); });
     } catch (...) {
       s.workers.pop_back();
       throw;
