@@ -2,6 +2,7 @@
 
 #include <cpuid.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -89,9 +90,10 @@ int cpu_count() {
 
 void bind_to_node(int node) {
   std::ifstream file("/sys/devices/system/node/node" + std::to_string(node) + "/cpulist");
+  // The process's cores, not the thread's: that one may lie on another node by now.
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  if (sched_getaffinity(getpid(), sizeof allowed, &allowed) != 0) return;
   cpu_set_t wanted;
   CPU_ZERO(&wanted);
   int first = 0;
