@@ -1,30 +1,17 @@
-"""Every kernel of the extension, on every instruction set that runs here, against plain numpy,
-float64 and torch's own conversions."""
+"""Every kernel of the extension but the products, on every instruction set that runs here, against
+plain numpy, float64 and torch's own conversions."""
 
 import numpy as np
 import pytest
 import torch
+from bf16 import bf16_bits, from_bits, integers
 
 from kt_kernel._native import ext
 
 ops = ext._ops
-MOST_COLUMNS = 256  # of a product that one call computes
 SIZES = [1, 15, 16, 17, 33, 250, 300]
 EPS = 2.0**-23  # of float32
 TINY = 2.0**-126  # the smallest normal float32
-
-axes = pytest.mark.parametrize("axis", ["k", "n"], ids=lambda axis: f"along_{axis}")
-layouts = pytest.mark.parametrize("layout", ["bf16", ""], ids=lambda x: x or "rows")
-
-
-def bf16_bits(values):
-    """float64, float32 or float16 to the bits of bfloat16, by torch."""
-    return torch.tensor(values).bfloat16().view(torch.uint16).numpy()
-
-
-def from_bits(bits):
-    """The bits of bfloat16 to float32, which is exact."""
-    return (np.asarray(bits).astype(np.uint32) << 16).view(np.float32)
 
 
 def assert_same_floats(actual, expected):
@@ -48,88 +35,6 @@ def every_rounding():
     behind = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF, 0x4000], np.uint32)
     bits = (np.arange(1 << 16, dtype=np.uint32) << 16)[:, None] | behind
     return bits.view(np.float32).reshape(-1, 256)
-
-
-def product(isa, layout, axis, a, weights):
-    """The whole product, and that each piece of it ran where it was told to."""
-    outputs = weights.shape[0 if axis == "k" else 1]
-    pieces = []
-    for first in range(0, outputs, MOST_COLUMNS):
-        last = min(outputs, first + MOST_COLUMNS)
-        piece, ran = ops.product(isa, layout, axis, a, weights, first, last)
-        assert ran == isa
-        pieces.append(piece)
-    return np.concatenate(pieces, axis=1)
-
-
-def integers(rng, *shape):
-    """Small ones: bfloat16 holds them, and float32 their sums of products in any order."""
-    return rng.integers(-8, 9, shape).astype(np.float32)
-
-
-def operands(rng, axis, m, n, k, draw):
-    return draw(rng, m, k if axis == "k" else n), draw(rng, n, k)
-
-
-def exact_product(axis, a, weights):
-    a, weights = a.astype(np.float64), weights.astype(np.float64)
-    return a @ (weights.T if axis == "k" else weights)
-
-
-@axes
-@layouts
-@pytest.mark.parametrize("n", SIZES, ids=lambda n: f"n{n}")
-@pytest.mark.parametrize("k", SIZES, ids=lambda k: f"k{k}")
-def test_product_is_exact_for_integers(isa, axis, layout, n, k):
-    rng = np.random.default_rng([n, k])
-    for m in (1, 4, 13):
-        a, weights = operands(rng, axis, m, n, k, integers)
-        result = product(isa, layout, axis, bf16_bits(a), weights)
-        np.testing.assert_array_equal(result, exact_product(axis, a, weights))
-
-
-@axes
-@layouts
-def test_product_of_any_number_of_rows(isa, axis, layout):
-    rng = np.random.default_rng(0)
-    n, k = (35, 150) if axis == "k" else (150, 35)  # few rows take another way along 128 and more
-    for m in [*range(1, 71), 255, 256]:
-        a, weights = operands(rng, axis, m, n, k, integers)
-        result = product(isa, layout, axis, bf16_bits(a), weights)
-        np.testing.assert_array_equal(result, exact_product(axis, a, weights), f"{m} rows")
-
-
-@axes
-@layouts
-@pytest.mark.parametrize(
-    ("first", "last"),
-    [(0, 1), (0, 16), (16, 17), (16, 33), (32, 250), (48, 304), (256, 300), (288, 305), (304, 305)],
-    ids=lambda column: str(column),
-)
-def test_product_of_some_columns(isa, axis, layout, first, last):
-    rng = np.random.default_rng(first)
-    n, k = (305, 70) if axis == "k" else (70, 305)
-    a, weights = operands(rng, axis, 7, n, k, integers)
-    result, ran = ops.product(isa, layout, axis, bf16_bits(a), weights, first, last)
-    assert ran == isa
-    np.testing.assert_array_equal(result, exact_product(axis, a, weights)[:, first:last])
-
-
-@axes
-@layouts
-@pytest.mark.parametrize(("n", "k"), [(33, 250), (300, 17), (64, 1100), (1100, 64)])
-@pytest.mark.parametrize("m", [5, 37])
-def test_product_sums_in_float32_over_weights_rounded_once(isa, axis, layout, n, k, m):
-    rng = np.random.default_rng(n)
-    normal = lambda rng, *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
-    a, weights = operands(rng, axis, m, n, k, normal)
-    bits, rounded = bf16_bits(a), from_bits(bf16_bits(weights))
-    result = product(isa, layout, axis, bits, weights)
-    # The products are exact, and each of the sum's steps errs by half an EPS of the sum of
-    # magnitudes at most; a pair summed on its own before it is added makes that one EPS.
-    steps = k if axis == "k" else n
-    allowed = steps * EPS * exact_product(axis, abs(from_bits(bits)), abs(rounded))
-    assert (abs(result - exact_product(axis, from_bits(bits), rounded)) <= allowed).all()
 
 
 @pytest.mark.parametrize("n", SIZES, ids=lambda n: f"n{n}")

@@ -19,6 +19,7 @@ BUILD = ROOT / "build" / "model"
 MODELLED = {"avx512_bf16", "avx512_f32"}
 TESTS = [
     "tests/test_kernels.py",
+    "tests/test_products.py",
     "tests/test_layer_native.py::test_gradients_are_those_of_autograd",
     "tests/test_layer_native.py::test_sizes_of_one",
     "tests/test_layer_native.py::test_parts",
