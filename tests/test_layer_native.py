@@ -29,7 +29,7 @@ SIZES = [
     Sizes(experts=3, hidden=272, inter=304, top_k=2, tokens=13, rank=256),
     Sizes(experts=4, hidden=300, inter=250, top_k=2, tokens=70, rank=0),
     Sizes(experts=9, hidden=31, inter=600, top_k=2, tokens=2, rank=16),  # experts without tokens
-    Sizes(experts=2, hidden=47, inter=63, top_k=1, tokens=700, rank=16),  # more than 256 each
+    Sizes(experts=2, hidden=47, inter=63, top_k=2, tokens=350, rank=16),  # more than 256 each
 ]
 sizes = pytest.mark.parametrize("sizes", SIZES, ids=str)
 
