@@ -3,6 +3,7 @@ number of threads, no idle work, no growth."""
 
 import ctypes
 import os
+import resource
 import signal
 import threading
 import time
@@ -37,6 +38,20 @@ def test_any_number_of_threads_gives_the_same_bits(isa, parts):
         for layer in layers:
             assert same_bits(step(layer, problem), expected)
             assert layer.isa == isa
+
+
+@pytest.mark.parametrize("threads", [2, 0], ids=["2", "each_core"])
+def test_other_threads_share_the_work(threads):
+    if threads == 0 and ext.cpu_count() == 1:
+        pytest.skip("a machine of one core: no other thread")
+    problem = make_problem(BUSY)
+    layer = make_layer(problem, threads=threads)
+    step(layer, problem)
+    deadline = time.monotonic() + 60
+    others = -(time.process_time() - time.thread_time())
+    while others + time.process_time() - time.thread_time() < 0.02:
+        step(layer, problem)
+        assert time.monotonic() < deadline, "the calling thread works alone"
 
 
 def in_threads(*bodies, seconds: float = 60.0) -> None:
@@ -82,6 +97,30 @@ def test_two_python_threads_share_a_layer(isa):
             assert same_bits(backward(layer, problem, *forward(layer, problem)), wanted)
 
     in_threads(*(lambda i=i: body(problems[i], expected[i]) for i in (0, 1)))
+
+
+def test_adapters_may_be_replaced_while_it_works(isa):
+    problems = [make_problem(BUSY, lora_dtype=dtype) for dtype in (torch.bfloat16, torch.float32)]
+    for tensor in problems[1].loras:
+        tensor.mul_(2)
+    expected = [forward(make_layer(p, threads=1), p, save=False)[0] for p in problems]
+    layer = make_layer(problems[0], threads=2)
+    done = threading.Event()
+
+    def work():
+        try:
+            for _ in range(20):
+                output, _ = forward(layer, problems[0], save=False)
+                assert any(torch.equal(output, wanted) for wanted in expected)
+        finally:
+            done.set()
+
+    def replace():
+        while not done.is_set():
+            for problem in problems:
+                layer.set_lora([view(t) for t in problem.loras])
+
+    in_threads(work, replace)
 
 
 def test_a_layer_may_be_looked_at_while_it_works(isa):
@@ -173,6 +212,38 @@ def test_steps_do_not_grow_memory(isa):
     before = resident_bytes()
     steps(100)
     assert resident_bytes() - before < 1 << 20
+
+
+def test_a_layer_gives_its_memory_back():
+    def use():
+        problem = make_problem(Sizes(experts=2, hidden=1024, inter=1024, tokens=64))
+        step(make_layer(problem), problem)
+
+    use()
+    before = resident_bytes()
+    for _ in range(4):  # of 12 MB each
+        use()
+    assert resident_bytes() - before < 4 << 20
+
+
+def test_buffers_are_used_again():
+    problem = make_problem(Sizes(tokens=600, hidden=150, inter=128))
+    layer = make_layer(problem)
+    output, ticket = forward(layer, problem)
+    results = backward(layer, problem, output, ticket)
+    inputs = [view(t) for t in (problem.x, problem.ids, problem.weights, output)]
+    gradients = [view(t) for t in (problem.grad_output, results.grad_input)]
+    grad_loras = [view(t) for t in results.grad_loras]
+
+    def faults(steps):  # pages touched for the first time
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(steps):
+            ticket = layer.forward(*inputs, True, None)
+            layer.backward(ticket, *gradients, grad_loras, view(results.grad_weights))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults(5)
+    assert faults(20) < 20 * 20  # a buffer made anew is hundreds
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4], ids=lambda n: f"parts{n}")
