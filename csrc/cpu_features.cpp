@@ -2,8 +2,10 @@
 
 #include <cpuid.h>
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -31,52 +33,90 @@ std::uint64_t xcr0() {
   return (static_cast<std::uint64_t>(hi) << 32) | lo;
 }
 
+// XCR0's bits of the state that the operating system must save.
 constexpr std::uint64_t kYmmState = 0x6;   // XMM and YMM
 constexpr std::uint64_t kZmmState = 0xe6;  // and opmask, upper ZMM halves, ZMM 16-31
+constexpr int kTileData = 18;
+constexpr std::uint64_t kTileState = kZmmState | 3ULL << 17;  // and TILECFG, TILEDATA
 
-struct Feature {
+struct Feature {  // a bit of CPUID
   const char* name;
-  bool present;
+  unsigned leaf, subleaf;
+  unsigned Registers::* word;
+  int bit;
 };
 
-std::string missing(std::uint64_t state, const std::vector<Feature>& features) {
+constexpr Feature kFma{"FMA", 1, 0, &Registers::ecx, 12};
+constexpr Feature kF16c{"F16C", 1, 0, &Registers::ecx, 29};
+constexpr Feature kAvx2{"AVX2", 7, 0, &Registers::ebx, 5};
+constexpr Feature kAvx512F{"AVX512F", 7, 0, &Registers::ebx, 16};
+constexpr Feature kAvx512Dq{"AVX512DQ", 7, 0, &Registers::ebx, 17};
+constexpr Feature kAvx512Bw{"AVX512BW", 7, 0, &Registers::ebx, 30};
+constexpr Feature kAvx512Vl{"AVX512VL", 7, 0, &Registers::ebx, 31};
+constexpr Feature kAvx512Vnni{"AVX512_VNNI", 7, 0, &Registers::ecx, 11};
+constexpr Feature kAvx512Bf16{"AVX512_BF16", 7, 1, &Registers::eax, 5};
+constexpr Feature kAmxBf16{"AMX_BF16", 7, 0, &Registers::edx, 22};
+constexpr Feature kAmxTile{"AMX_TILE", 7, 0, &Registers::edx, 24};
+constexpr Feature kAmxInt8{"AMX_INT8", 7, 0, &Registers::edx, 25};
+
+using Features = std::vector<Feature>;
+
+Features operator+(Features base, const Features& more) {
+  base.insert(base.end(), more.begin(), more.end());
+  return base;
+}
+
+struct Needs {
+  const char* isa;
+  std::uint64_t state;
+  Features features;
+};
+
+std::vector<Needs> all_needs() {
+  const Features avx512{kAvx512F, kAvx512Dq, kAvx512Bw, kAvx512Vl};
+  const Features avx512_vnni = avx512 + Features{kAvx512Vnni};
+  const Features avx512_bf16 = avx512_vnni + Features{kAvx512Bf16};
+  return {
+      {"amx", kTileState, avx512_bf16 + Features{kAmxTile, kAmxBf16, kAmxInt8}},
+      {"avx512_bf16", kZmmState, avx512_bf16},
+      {"avx512_vnni", kZmmState, avx512_vnni},
+      {"avx512_f32", kZmmState, avx512},
+      {"avx2", kYmmState, {kAvx2, kFma, kF16c}},
+      {"portable", 0, {}},
+  };
+}
+
+// Asks the kernel for the state that it saves only for processes that ask (its documentation,
+// arch/x86/xstate.rst). Every thread may use the tiles then, and so may forked children.
+std::string ask_for_tiles() {
+  constexpr int kRequest = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  if (syscall(SYS_arch_prctl, kRequest, kTileData) == 0) return "";
+  return "the kernel does not permit its registers (" + std::generic_category().message(errno) +
+         ")";
+}
+
+std::string missing(const Needs& needs) {
   std::string lacks;
-  for (const Feature& feature : features) {
-    if (!feature.present) lacks += (lacks.empty() ? "" : ", ") + std::string(feature.name);
+  for (const Feature& feature : needs.features) {
+    const unsigned word = cpuid(feature.leaf, feature.subleaf).*feature.word;
+    if (((word >> feature.bit) & 1U) != 0) continue;
+    lacks += (lacks.empty() ? "" : ", ") + std::string(feature.name);
   }
   if (!lacks.empty()) return "this CPU lacks " + lacks;
-  if ((xcr0() & state) != state) return "the operating system does not save its registers";
-  return "";
+  if ((xcr0() & needs.state) != needs.state) {
+    return "the operating system does not save its registers";
+  }
+  return (needs.state >> kTileData & 1U) != 0 ? ask_for_tiles() : "";
 }
 
 }  // namespace
 
 std::string missing_features(const std::string& isa) {
 #if defined(KT_MODEL)
-  if (isa.starts_with("avx512")) return "";  // runs on the software model
+  if (isa.starts_with("avx512") || isa == "amx") return "";  // runs on the software model
 #endif
-  const Registers basic = cpuid(1, 0);
-  const Registers seven = cpuid(7, 0);
-  const Registers seven1 = cpuid(7, 1);
-  const auto bit = [](unsigned word, int n) { return ((word >> n) & 1U) != 0; };
-  const Feature avx512f{"AVX512F", bit(seven.ebx, 16)};
-  const Feature avx512dq{"AVX512DQ", bit(seven.ebx, 17)};
-  const Feature avx512bw{"AVX512BW", bit(seven.ebx, 30)};
-  const Feature avx512vl{"AVX512VL", bit(seven.ebx, 31)};
-  const Feature avx512_vnni{"AVX512_VNNI", bit(seven.ecx, 11)};
-  const Feature avx512_bf16{"AVX512_BF16", bit(seven1.eax, 5)};
-  if (isa == "portable") return "";
-  if (isa == "avx2") {
-    return missing(
-        kYmmState,
-        {{"AVX2", bit(seven.ebx, 5)}, {"FMA", bit(basic.ecx, 12)}, {"F16C", bit(basic.ecx, 29)}});
-  }
-  if (isa == "avx512_f32") return missing(kZmmState, {avx512f, avx512dq, avx512bw, avx512vl});
-  if (isa == "avx512_vnni") {
-    return missing(kZmmState, {avx512f, avx512dq, avx512bw, avx512vl, avx512_vnni});
-  }
-  if (isa == "avx512_bf16") {
-    return missing(kZmmState, {avx512f, avx512dq, avx512bw, avx512vl, avx512_vnni, avx512_bf16});
+  for (const Needs& needs : all_needs()) {
+    if (isa == needs.isa) return missing(needs);
   }
   return "no rule says what it needs";
 }
