@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "bindings_ops.h"
+#include "bindings_tiles.h"
 #include "cpu_features.h"
 #include "dispatch.h"
 #include "layer.h"
@@ -113,4 +114,5 @@ PYBIND11_MODULE(kt_kernel_ext, m) {
       .def_property_readonly("loaded", py::cpp_function(&Layer::loaded, Release()));
 
   bind_ops(m);
+  bind_tiles(m);
 }

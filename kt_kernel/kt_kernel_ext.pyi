@@ -24,6 +24,7 @@ def peak(
 def read_bandwidth(threads: int = 1, mebibytes: int = 512) -> float: ...
 
 _ops: ModuleType
+_tiles: ModuleType
 
 class Tensor:
     def __init__(self, name: str, address: int, dtype: str, shape: Sequence[int]) -> None: ...
