@@ -73,6 +73,27 @@ void tiles(int m, int vectors, const typename I::A* a, int lda, const typename I
   }
 }
 
+// What multiplies the panels of one call of gemm. An instruction set whose tiles are no vector
+// registers has a type of its own, I::Tiles, which may hold a unit of the CPU for so long, and may
+// read and write rows of A and C past the last: the buffers have kMaxRows.
+template <class I>
+struct RegisterTiles {
+  void operator()(int m, int vectors, const typename I::A* a, int lda,
+                  const typename I::Panel* panel, int depth, float* c, int ldc) const {
+    tiles<I>(m, vectors, a, lda, panel, depth, c, ldc);
+  }
+};
+
+template <class I>
+struct TilesOf {
+  using Type = RegisterTiles<I>;
+};
+template <class I>
+  requires requires { typename I::Tiles; }
+struct TilesOf<I> {
+  using Type = typename I::Tiles;
+};
+
 // 16 outputs along k, `vectors` times as many along n, for few rows straight from the blocks: a
 // panel that serves one tile only would be written and read for nothing.
 template <class I, Axis axis, int rows = I::kDirectRows>
@@ -91,7 +112,8 @@ void direct(int m, Blocks w, int vectors, int length, const typename I::A* a, in
 // Outputs [o, o + 16 * vectors), sums [s0, s0 + length).
 template <class I, class F, Axis axis, class W>
 void multiply(const W& w, bool straight, int m, int o, int vectors, int s0, int length,
-              const typename I::A* a, int lda, float* c, int ldc, Scratch& scratch) {
+              const typename I::A* a, int lda, float* c, int ldc,
+              typename TilesOf<I>::Type& multiply_panel, Scratch& scratch) {
   if (straight) {
     const Blocks blocks = F::template blocks<I, axis>(w, o, s0, length, scratch.blocks);
     return direct<I, axis>(m, blocks, vectors, length, a, lda, c, ldc);
@@ -109,7 +131,7 @@ void multiply(const W& w, bool straight, int m, int o, int vectors, int s0, int 
         I::unpack_n(blocks.data, blocks.stride, d, to);
       }
     }
-    tiles<I>(m, vectors, a + q, lda, panel, d, c, ldc);
+    multiply_panel(m, vectors, a + q, lda, panel, d, c, ldc);
   }
 }
 
@@ -126,6 +148,7 @@ void gemm(const Rows& a, int m, const W* w, float* const* c, int terms, int out0
                    : axis == Axis::n ? min(I::kDirectVectors, F::kDirectVectors)
                                      : 1;  // of kLanes outputs
   auto* const pa = reinterpret_cast<typename I::A*>(scratch.a);
+  typename TilesOf<I>::Type multiply_panel;
   for (int s0 = 0; s0 < sum; s0 += depth) {
     const int length = min(depth, sum - s0);
     for (int piece = 0; piece < I::a_pieces(a.dtype); ++piece) {
@@ -134,7 +157,7 @@ void gemm(const Rows& a, int m, const W* w, float* const* c, int terms, int out0
         for (int o = out0; o < out1; o += step * kLanes) {
           const int vectors = min(step, div_up(out1 - o, kLanes));
           multiply<I, F, axis>(w[t], straight, m, o, vectors, s0, length, pa, lda,
-                               c[t] + (o - out0), ldc, scratch);
+                               c[t] + (o - out0), ldc, multiply_panel, scratch);
         }
       }
     }
@@ -148,9 +171,10 @@ double peak_round(int rounds, Scratch& scratch) {
   constexpr int kDepth = 128;
   auto* const a = reinterpret_cast<typename I::A*>(scratch.a);
   auto* const panel = reinterpret_cast<typename I::Panel*>(scratch.panel);
+  typename TilesOf<I>::Type multiply_panel;
   for (int i = 0; i < rounds; ++i) {
-    I::template tile<I::kRows, I::kVectors>(a, kDepth + kAPad, panel, kDepth, scratch.c[0],
-                                            I::kVectors * kLanes);
+    multiply_panel(I::kRows, I::kVectors, a, kDepth + kAPad, panel, kDepth, scratch.c[0],
+                   I::kVectors * kLanes);
   }
   return 2.0 * rounds * I::kRows * I::kVectors * kLanes * kDepth;
 }
