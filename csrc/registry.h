@@ -8,6 +8,7 @@
 
 // X(table, name, family): KT_KERNEL_ISA takes a name or a family
 #define KT_ISAS(X)                        \
+  X(amx, "amx", "amx")                    \
   X(avx512_bf16, "avx512_bf16", "avx512") \
   X(avx512_vnni, "avx512_vnni", "avx512") \
   X(avx512_f32, "avx512_f32", "avx512")   \

@@ -1,4 +1,4 @@
-"""The AVX-512 kernels on a software model of their instructions, for machines without them.
+"""The AVX-512 and AMX kernels on software models of their instructions, for machines without them.
 
 The extension is built once more with `KT_KERNEL_MODEL=ON`, into build/model, and the tests of the
 kernels and a part of the layer's run on it in a process of their own.
@@ -16,13 +16,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "model"
-MODELLED = {"avx512_bf16", "avx512_f32"}
+MODELLED = {"amx", "avx512_bf16", "avx512_f32"}
 TESTS = [
     "tests/test_kernels.py",
     "tests/test_products.py",
     "tests/test_layer_native.py::test_gradients_are_those_of_autograd",
     "tests/test_layer_native.py::test_sizes_of_one",
     "tests/test_layer_native.py::test_parts",
+    "tests/test_tile_model.py::test_amx_leaves_the_unit_released",
 ]
 
 pytestmark = pytest.mark.skipif(
@@ -48,7 +49,7 @@ def run(*command: str | Path, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def extension() -> Path:
-    """The folder of the extension whose AVX-512 kernels run on the model."""
+    """The folder of the extension whose AVX-512 and AMX kernels run on the models."""
     cmake = [sys.executable, "-m", "cmake"] if find_spec("cmake") else [shutil.which("cmake")]
     python = f"-DPython_EXECUTABLE={sys.executable}"
     run(*cmake, "-S", ROOT, "-B", BUILD, "-G", "Ninja", "-DKT_KERNEL_MODEL=ON", python)
@@ -56,10 +57,10 @@ def extension() -> Path:
     return BUILD
 
 
-def test_avx512_kernels_on_the_model(extension, tmp_path):
+def test_kernels_on_the_model(extension, tmp_path):
     report = tmp_path / "report.xml"
     output = run(
-        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "avx512"),
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "avx512 or amx"),
         *(f"--junitxml={report}", *TESTS),
         PYTHONPATH=str(extension),
         KT_KERNEL_ISA="",

@@ -274,3 +274,13 @@ def test_the_model_is_what_the_cpu_computes():
         pytest.skip(f"no tile unit to compare the model with: {MISSING}")
     _, cpu = tiles.run(FULL, [("ldtilecfg",), ("tilezero", 0)], native=True)
     assert cpu is not None
+
+
+def test_amx_leaves_the_unit_released():
+    """Other libraries bring their own configuration, and a process switch saves less."""
+    amx = next(isa for isa in ext.isas() if isa["name"] == "amx")
+    if not amx["supported"]:
+        pytest.skip(f"amx cannot run here: {amx['why']}")
+    a, weights = np.zeros((20, 48), np.uint16), np.zeros((20, 48), np.float32)
+    ext._ops.product("amx", "bf16", "k", a, weights, 0, 20)
+    assert tiles.palette() == 0
