@@ -41,6 +41,7 @@ def test_what_runs_here_has_no_avx_that_the_linker_may_share():
         ("ops/pack_a.h", '#include "isa/avx2.h"', "avx2"),
         ("ops/gemm.h", "if constexpr (I::is_AVX512) prefetch();", "AVX512"),
         ("ops/gemm.h", "_mm_sfence();", "_mm_sfence"),
+        ("ops/gemm.h", "_tile_release();", "_tile_release"),
         ("formats/bf16.h", "template <> struct Tile<Portable> {};", "Portable"),
         ("formats/bf16.h", "static __m256i shuffled(__m256i v);", "__m256i"),
     ],
@@ -58,10 +59,10 @@ def test_a_new_format_and_a_new_instruction_set_are_names_at_once(tree):
         "#define KT_FORMATS(X) X(BF16)", "#define KT_FORMATS(X) \\\n  X(BF16) \\\n  X(MXFP4)"
     )
     registry.write_text(
-        text.replace("#define KT_ISAS(X)", '#define KT_ISAS(X) X(amx, "amx", "amx") ')
+        text.replace("#define KT_ISAS(X)", '#define KT_ISAS(X) X(apx, "apx", "apx") ')
     )
     (tree / "csrc" / "formats" / "nf4.h").write_text("")
-    for line in ("struct Mxfp4Tail {};", "struct Nf4Tail {};", "void amx_configure();"):
+    for line in ("struct Mxfp4Tail {};", "struct Nf4Tail {};", "void apx_configure();"):
         plant(tree / "csrc" / "ops" / "gemm.h", line)
     assert len(list(check_structure.foreign_names(tree))) == 3
 

@@ -26,7 +26,7 @@ SUFFIXES = (".h", ".cpp", ".py", ".pyi", ".sh", "")
 COMMENT = re.compile(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])')|//[^\n]*|/\*.*?\*/""", re.DOTALL)
 # Names of C++ and of tensors' dtypes; a format may be called so as well.
 TYPE_NAME = re.compile(r"\bu?int\d+_t\b|\bDType::\w+")
-INTRINSIC = re.compile(r"\b_mm\d*_\w+|\b__m\d+\w*")
+INTRINSIC = re.compile(r"\b_mm\d*_\w+|\b_tile_\w+|\b__m\d+\w*")
 FORBIDDEN = re.compile(
     r"\b(?:v?f?printf|puts|cout|cerr|clog|abort|_?[Ee]xit|quick_exit|terminate|(?:secure_)?getenv)\b"
 )
