@@ -12,9 +12,14 @@ namespace {
 // (512 KiB), the rest being C and the panel's source lines.
 constexpr int kABudget = 128 * 1024;
 
-// A is copied into the operand type with this many elements between the rows' ends, so that rows
-// of a power-of-two length don't fall into the same L1 sets.
-constexpr int kAPad = 16;
+// Elements from row to row of A's copy: whole cache lines, since a tile's load that reads a row at
+// a time would otherwise touch two lines for each, and one more, so that rows of a power-of-two
+// length don't fall into the same L1 sets.
+template <class I>
+constexpr int a_stride(int depth) {
+  constexpr int kLine = 64 / static_cast<int>(sizeof(typename I::A));
+  return round_up(depth, kLine) + kLine;
+}
 
 // Whether few enough rows and, along k, a sum long enough that reducing its lanes costs little.
 template <class I, Axis axis>
@@ -143,7 +148,7 @@ void gemm(const Rows& a, int m, const W* w, float* const* c, int terms, int out0
   const int ldc = round_up(out1 - out0, kLanes);
   const bool straight = is_direct<I, axis>(m, sum);
   const int depth = a_depth<I, F, axis>(m, sum, straight);
-  const int lda = round_up(depth, kLanes) + kAPad;
+  const int lda = a_stride<I>(depth);
   const int step = !straight         ? I::kVectors
                    : axis == Axis::n ? min(I::kDirectVectors, F::kDirectVectors)
                                      : 1;  // of kLanes outputs
@@ -173,7 +178,7 @@ double peak_round(int rounds, Scratch& scratch) {
   auto* const panel = reinterpret_cast<typename I::Panel*>(scratch.panel);
   typename TilesOf<I>::Type multiply_panel;
   for (int i = 0; i < rounds; ++i) {
-    multiply_panel(I::kRows, I::kVectors, a, kDepth + kAPad, panel, kDepth, scratch.c[0],
+    multiply_panel(I::kRows, I::kVectors, a, a_stride<I>(kDepth), panel, kDepth, scratch.c[0],
                    I::kVectors * kLanes);
   }
   return 2.0 * rounds * I::kRows * I::kVectors * kLanes * kDepth;
