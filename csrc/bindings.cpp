@@ -11,6 +11,7 @@
 #include "dispatch.h"
 #include "layer.h"
 #include "probe.h"
+#include "weights.h"
 
 namespace py = pybind11;
 
@@ -68,6 +69,18 @@ PYBIND11_MODULE(kt_kernel_ext, m) {
   m.def("isa", &default_isa);
   m.def("force_isa", &force_isa, py::arg("name"));
   m.def("formats", &formats);
+  m.def(
+      "codes",
+      [](const std::string& format) -> py::object {
+        const Integers* const integers = kernels("", format).integers;
+        if (integers == nullptr) return py::none();
+        return py::make_tuple(integers->low, integers->high, integers->grouped);
+      },
+      py::arg("format"));
+  m.def("quantize", &quantize, py::arg("format"), py::arg("weights"), py::arg("codes"),
+        py::arg("scales"), py::arg("threads") = 0, Release());
+  m.def("dequantize", &dequantize, py::arg("format"), py::arg("codes"), py::arg("scales"),
+        py::arg("weights"), py::arg("threads") = 0, Release());
   m.def("cpu_count", &cpu_count);
   m.def("numa_nodes", &numa_nodes);
   m.def("peak", &peak, py::arg("isa") = "", py::arg("format") = "bf16", py::arg("threads") = 1,
@@ -96,7 +109,11 @@ PYBIND11_MODULE(kt_kernel_ext, m) {
            py::arg("chunk_tokens") = 25600)
       .def("load_expert", &Layer::load_expert, py::arg("slot"), py::arg("gate"), py::arg("up"),
            py::arg("down"), Release())
+      .def("check_expert", &Layer::check_expert, py::arg("slot"), py::arg("gate"), py::arg("up"),
+           py::arg("down"), Release())
       .def("load_codes", &Layer::load_codes, py::arg("slot"), py::arg("codes"), py::arg("scales"),
+           Release())
+      .def("check_codes", &Layer::check_codes, py::arg("slot"), py::arg("codes"), py::arg("scales"),
            Release())
       .def("set_lora", &Layer::set_lora, py::arg("tensors"), Release())
       .def("forward", &Layer::forward, py::arg("hidden_states"), py::arg("expert_ids"),

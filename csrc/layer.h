@@ -61,10 +61,13 @@ class Layer {
   explicit Layer(const Config& config);  // throws std::invalid_argument, std::bad_alloc
 
   // Throws std::invalid_argument, before anything is written, for what does not fit and for weights
-  // that a quantized format can't round.
+  // that a quantized format can't round; check_expert does only that.
   void load_expert(int expert, const Tensor& gate, const Tensor& up, const Tensor& down);
+  void check_expert(int expert, const Tensor& gate, const Tensor& up, const Tensor& down) const;
   // As they are: int8 codes, and float32 scales [n] or [n][k / group].
   void load_codes(int expert, const std::vector<Tensor>& codes, const std::vector<Tensor>& scales);
+  void check_codes(int expert, const std::vector<Tensor>& codes,
+                   const std::vector<Tensor>& scales) const;
   // The layer reads the tensors' memory in every pass from now on.
   void set_lora(std::vector<Tensor> tensors);
 

@@ -1,7 +1,8 @@
 """A Mixture-of-Experts layer with LoRA adapters that trains on CPUs.
 
-`KTMoEWrapper` is the layer, `KTMoELayer` the same as a `torch.nn.Module`. Both are imported on
-first use, so that `import kt_kernel` costs neither PyTorch nor the native extension.
+`KTMoEWrapper` is the layer, `KTMoELayer` the same as a `torch.nn.Module`; `quantize` and
+`dequantize` round weights as it does. All are imported on first use, so that `import kt_kernel`
+costs neither PyTorch nor the native extension.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .experts import KTMoEWrapper
     from .layer import KTMoELayer
+    from .rounding import dequantize, quantize
 
-__all__ = ["KTMoELayer", "KTMoEWrapper", "__version__", "isa"]
+__all__ = ["KTMoELayer", "KTMoEWrapper", "__version__", "dequantize", "isa", "quantize"]
 
-_HOME = {"KTMoEWrapper": "experts", "KTMoELayer": "layer"}
+_HOME = {
+    "KTMoEWrapper": "experts",
+    "KTMoELayer": "layer",
+    "dequantize": "rounding",
+    "quantize": "rounding",
+}
 
 
 def isa() -> str:

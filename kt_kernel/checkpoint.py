@@ -1,39 +1,54 @@
-"""Reads one layer's expert weights from safetensors files, memory-mapped, expert by expert.
+"""Reads one layer's expert weights from safetensors files, expert by expert.
 
 Names are those of Hugging Face checkpoints, after any prefix:
 `layers.L.mlp.experts.E.{gate,up,down}_proj.weight` (DeepSeek, Qwen) or
 `layers.L.block_sparse_moe.experts.E.{w1,w3,w2}.weight` (Mixtral).
+
+Quantized ones have a `weight_scale` beside an int8 `weight`, or beside the `weight_packed` and
+`weight_shape` of compressed-tensors' pack-quantized format; docs/quantized.md has the layouts.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from .loading import PROJECTIONS
-from .reference import Expert
+from .codes import SCALE_DTYPES, CodeFormat
+from .kinds import PROJECTIONS, Expert, Kind, Original, Quantized, Shapes
+from .safetensors_files import Place, SafetensorsFiles
 
 _ROLE_OF = dict(zip(("w1", "w3", "w2"), PROJECTIONS, strict=True)) | {p: p for p in PROJECTIONS}
 _NAME = re.compile(
-    r"(?:^|\.)layers\.(\d+)\.(?:\w+\.)*?experts\.(\d+)\.(gate_proj|up_proj|down_proj|w[123])\.weight$"
+    r"(?:^|\.)layers\.(\d+)\.(?:\w+\.)*?experts\.(\d+)\.(gate_proj|up_proj|down_proj|w[123])\."
+    r"weight(_packed|_scale|_shape|_zero_point|_g_idx|)$"
 )
-_DTYPES = ("BF16", "F32")
-_INDEX = "model.safetensors.index.json"
+_REFUSED = {"zero_point": "zero points", "g_idx": "columns in an order of their own"}
+_DTYPES = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "I32": torch.int32,
+}
+_ORIGINAL = ("BF16", "F32")
+
+# (expert, projection, part) of a tensor; part is "weight", however that is stored, or the name's
+# last word.
+_Key = tuple[int, str, str]
 
 
 class LayerWeights:
     """The experts of one layer under a path, found and checked; iterating reads them in order.
 
-    Each iteration yields gate [inter, hidden], up [inter, hidden] and down [hidden, inter] of one
-    expert, in the file's dtype (bfloat16 or float32). The tensors are views of the mapped files:
-    nothing is kept, and pages that were read can be dropped again by the system.
+    Each iteration yields one expert's tensors, as `kind` takes them: gate [inter, hidden], up
+    [inter, hidden] and down [hidden, inter] in bfloat16 or float32, or their codes and scales. The
+    tensors are views of the mapped files: nothing is kept.
+
+    codes: of the layer's format, None if it takes no codes.
 
     Raises FileNotFoundError when there is no such file or folder, ValueError for missing, doubled,
     surplus or misshapen experts and unreadable files, TypeError for other dtypes (FP8 among them).
@@ -44,123 +59,142 @@ class LayerWeights:
         path: str | os.PathLike[str],
         layer_idx: int,
         num_experts: int,
-        shapes: Mapping[str, tuple[int, int]],
+        shapes: Shapes,
+        codes: CodeFormat | None = None,
     ) -> None:
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"weight_path: wanted a path, got {path!r}")
-        if not os.fspath(path):
-            raise ValueError(
-                "weight_path: empty; give the constructor a safetensors file or a folder of them, "
-                "or use load_weights_from_tensors"
-            )
-        self.root = Path(path)
         self.num_experts = num_experts
-        self._handles: dict[Path, Any] = {}
+        self._files = SafetensorsFiles(path)
         self._at = self._find(layer_idx)
-        for (_, role), (name, file) in self._at.items():
-            self._check(name, file, shapes[role])
+        self.kind: Kind = Original(shapes, codes)
+        quantized = [
+            place for key, place in self._at.items() if key[2] == "scale" or _is_packed(place)
+        ]
+        if not quantized:
+            for expert, role in self._matrices():
+                self._check_original(self._at[expert, role, "weight"], shapes[role])
+            return
+        if codes is None:
+            raise TypeError(
+                f"weight_path: {quantized[0].name} belongs to quantized weights, which only "
+                f"methods with integer weights take; wanted weights in {' or '.join(_ORIGINAL)}"
+            )
+        self.kind = Quantized(shapes, codes)
+        for expert, role in self._matrices():
+            self._check_quantized(expert, role, shapes[role], codes)
 
     def __iter__(self) -> Iterator[Expert]:
         """The experts from the first to the last."""
+        parts = ["weight", "scale"] if len(self.kind.names) > len(PROJECTIONS) else ["weight"]
         for expert in range(self.num_experts):
-            gate, up, down = (self._read(expert, role) for role in PROJECTIONS)
-            yield gate, up, down
+            yield tuple(
+                [
+                    self._files.read(self._at[expert, role, part])
+                    for part in parts
+                    for role in PROJECTIONS
+                ]
+            )
 
-    def _read(self, expert: int, role: str) -> torch.Tensor:
-        name, file = self._at[expert, role]
-        found: torch.Tensor = self._open(file).get_tensor(name)
-        return found
+    def _matrices(self) -> list[tuple[int, str]]:
+        return [(expert, role) for expert in range(self.num_experts) for role in PROJECTIONS]
 
-    def _open(self, file: Path) -> Any:
-        """The mapped file; each is opened once."""
-        if file not in self._handles:
-            if not file.is_file():
-                raise FileNotFoundError(
-                    f"weight_path: {file} is missing, though the index names it"
-                )
-            try:
-                self._handles[file] = safe_open(file, framework="pt", device="cpu")
-            except SafetensorError as error:
-                raise ValueError(
-                    f"weight_path: {file} is no readable safetensors: {error}"
-                ) from error
-        return self._handles[file]
-
-    def _names(self) -> Iterator[tuple[str, Path]]:
-        """Every tensor's name and the file that holds it."""
-        if self.root.is_file():
-            files = [self.root]
-        elif (self.root / _INDEX).is_file():
-            yield from self._index()
-            return
-        elif self.root.is_dir():
-            files = sorted(self.root.glob("*.safetensors"))
-        else:
-            raise FileNotFoundError(f"weight_path: there is no file or folder {self.root}")
-        if not files:
-            raise FileNotFoundError(f"weight_path: no *.safetensors in folder {self.root}")
-        for file in files:
-            yield from ((name, file) for name in self._open(file).keys())  # noqa: SIM118
-
-    def _index(self) -> list[tuple[str, Path]]:
-        """What the folder's index names."""
-        index = self.root / _INDEX
-        try:
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            return [(name, self.root / file) for name, file in weight_map.items()]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"weight_path: {index} is no index of tensors") from error
-
-    def _find(self, layer_idx: int) -> dict[tuple[int, str], tuple[str, Path]]:
-        """(expert, role) -> (name, file) for this layer; every expert is there exactly once."""
-        found: dict[tuple[int, str], tuple[str, Path]] = {}
+    def _find(self, layer_idx: int) -> dict[_Key, Place]:
+        """The tensors of this layer; the weight of every expert is there exactly once."""
+        found: dict[_Key, Place] = {}
         layers = set()
-        for name, file in self._names():
-            match = _NAME.search(name)
+        for place in self._files.places():
+            match = _NAME.search(place.name)
             if match is None:
                 continue
             layers.add(int(match[1]))
             if int(match[1]) != layer_idx:
                 continue
-            key = int(match[2]), _ROLE_OF[match[3]]
+            expert, role, part = int(match[2]), _ROLE_OF[match[3]], match[4][1:]
+            if part in _REFUSED:
+                raise ValueError(
+                    f"weight_path: {place.name}: weights with {_REFUSED[part]} are not supported"
+                )
+            key = expert, role, "weight" if part in ("", "packed") else part
             if key in found:
                 raise ValueError(
-                    f"weight_path: both {found[key][0]} and {name} are {key[1]} of expert {key[0]}"
+                    f"weight_path: both {found[key].name} and {place.name} are {role} of expert "
+                    f"{expert}"
                 )
-            found[key] = name, file
+            found[key] = place
+        self._check_experts(found, layer_idx, layers)
+        return found
+
+    def _check_experts(
+        self, found: Mapping[_Key, Place], layer_idx: int, layers: Iterable[int]
+    ) -> None:
+        """ValueError unless every expert of the layer is in `found`, and no others."""
         if not found:
             has = ", ".join(map(str, sorted(layers))) or "none"
             raise ValueError(
-                f"weight_path: {self.root} has no experts of layer {layer_idx}; "
+                f"weight_path: {self._files.root} has no experts of layer {layer_idx}; "
                 f"layers with experts: {has}"
             )
-        wanted = [(expert, role) for expert in range(self.num_experts) for role in PROJECTIONS]
-        missing = [key for key in wanted if key not in found]
+        wanted = self._matrices()
+        missing = [
+            (expert, role) for expert, role in wanted if (expert, role, "weight") not in found
+        ]
         if missing:
             expert, role = missing[0]
             raise ValueError(
                 f"weight_path: layer {layer_idx} lacks {role} of expert {expert} "
                 f"({len(missing)} of {len(wanted)} tensors are missing)"
             )
-        if len(found) > len(wanted):
-            most = 1 + max(expert for expert, _ in found)
+        most = 1 + max(expert for expert, _, _ in found)
+        if most > self.num_experts:
             raise ValueError(
                 f"weight_path: layer {layer_idx} has {most} experts, num_experts is "
                 f"{self.num_experts}"
             )
-        return found
 
-    def _check(self, name: str, file: Path, shape: tuple[int, int]) -> None:
-        try:
-            entry = self._open(file).get_slice(name)
-        except SafetensorError as error:
-            raise ValueError(f"weight_path: {file} lacks {name}, which the index names") from error
-        if entry.get_dtype() not in _DTYPES:
+    def _check_original(self, place: Place, shape: tuple[int, int]) -> None:
+        dtype, found = self._files.header(place)
+        if dtype not in _ORIGINAL:
             raise TypeError(
-                f"weight_path: {name} has dtype {entry.get_dtype()}, wanted "
-                f"{' or '.join(_DTYPES)}: convert the checkpoint to BF16 first"
+                f"weight_path: {place.name} has dtype {dtype}, wanted "
+                f"{' or '.join(_ORIGINAL)}: convert the checkpoint to BF16 first"
             )
-        if tuple(entry.get_shape()) != shape:
-            raise ValueError(
-                f"weight_path: {name} has shape {entry.get_shape()}, wanted {list(shape)}"
-            )
+        _want_shape(place, found, [shape])
+
+    def _check_quantized(
+        self, expert: int, role: str, shape: tuple[int, int], codes: CodeFormat
+    ) -> None:
+        weight = self._at[expert, role, "weight"]
+        scale = self._at.get((expert, role, "scale"))
+        if scale is None:
+            raise ValueError(f"weight_path: {weight.name} lacks its weight_scale")
+        dtype, found = self._files.header(weight)
+        torch_dtype = _want_dtype(weight, dtype, codes.dtypes)
+        _want_shape(weight, found, [(shape[0], codes.width(torch_dtype, shape[1]))])
+        dtype, found = self._files.header(scale)
+        _want_dtype(scale, dtype, SCALE_DTYPES)
+        _want_shape(scale, found, codes.scale_shapes(shape), codes.group)
+        full = self._at.get((expert, role, "shape"))
+        if full is not None and (says := self._files.read(full).tolist()) != list(shape):
+            raise ValueError(f"weight_path: {full.name} says {says}, wanted {list(shape)}")
+
+
+def _is_packed(place: Place) -> bool:
+    return place.name.endswith("_packed")
+
+
+def _want_dtype(place: Place, dtype: str, wanted: Container[torch.dtype]) -> torch.dtype:
+    """The dtype as torch's; TypeError when it is none of the wanted ones."""
+    found = _DTYPES.get(dtype)
+    if found is None or found not in wanted:
+        names = [name for name, known in _DTYPES.items() if known in wanted]
+        raise TypeError(f"weight_path: {place.name} has dtype {dtype}, wanted {' or '.join(names)}")
+    return found
+
+
+def _want_shape(
+    place: Place, found: tuple[int, ...], wanted: Sequence[tuple[int, ...]], group: int = 0
+) -> None:
+    if found in wanted:
+        return
+    shapes = " or ".join(str(list(shape)) for shape in wanted)
+    groups = f" with group_size={group}" if group else ""
+    raise ValueError(f"weight_path: {place.name} has shape {list(found)}, wanted {shapes}{groups}")

@@ -28,7 +28,9 @@ PARAMETERS: Dtypes = {torch.bfloat16: "bfloat16", torch.float32: "float32"}
 ROUTING_WEIGHTS: Dtypes = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 EXPERT_IDS: Dtypes = {torch.int64: "int64", torch.int32: "int32"}
 MASK: Dtypes = {torch.bool: "bool"}
-_NAMES: Dtypes = {**ACTIVATIONS, **EXPERT_IDS, **MASK}
+_NAMES: Dtypes = {**ACTIVATIONS, **EXPERT_IDS, **MASK, torch.int8: "int8"}
+
+GROUP_SIZES = (32, 64, 128)
 
 # kt-kernel's keywords that are not built yet, at the value that asks for nothing.
 NEUTRAL: Mapping[str, object] = {
@@ -70,6 +72,19 @@ def integer(name: str, value: object, low: int = 1, high: int = 2**31 - 1) -> in
     if not low <= number <= high:
         raise ValueError(f"{name}: wanted {low} to {high}, got {number}")
     return number
+
+
+def group_size(value: int, hidden_size: int, moe_intermediate_size: int, parts: int) -> None:
+    """ValueError unless groups of `value` columns divide the rows of all matrices and parts."""
+    if value not in GROUP_SIZES:
+        raise ValueError(f"group_size: wanted 32, 64 or 128, got {value}")
+    if hidden_size % value:
+        raise ValueError(f"hidden_size: wanted a multiple of group_size={value}, got {hidden_size}")
+    if moe_intermediate_size % (parts * value):
+        raise ValueError(
+            f"moe_intermediate_size: wanted a multiple of threadpool_count={parts} times "
+            f"group_size={value}, got {moe_intermediate_size}"
+        )
 
 
 def positive(name: str, value: object) -> float:
@@ -130,6 +145,12 @@ def view(
         )
     stored(name, value, value.numel())
     return ext.Tensor(name, value.data_ptr(), dtype, shape)
+
+
+def held(name: str, value: torch.Tensor) -> None:
+    """As `stored`, for a tensor that is strided in any way."""
+    steps = zip(value.shape, value.stride(), strict=True)
+    stored(name, value, 1 + sum((size - 1) * stride for size, stride in steps))
 
 
 def stored(name: str, value: torch.Tensor, reach: int) -> None:

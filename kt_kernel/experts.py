@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, overload
 
 import torch
 
-from . import checks, loading
+from . import checks
 from ._native import ext
-from .checkpoint import LayerWeights
+from .codes import CodeFormat
+from .kinds import shapes
+from .loading import LoadingCalls
 from .lora import Gradients, LoraTensors
 from .methods import resolve
-from .reference import Expert, lora_shapes
+from .reference import lora_shapes
 from .tickets import SavedForwards, TicketCalls
 
 Grads = tuple[torch.Tensor, Gradients]
 AllGrads = tuple[torch.Tensor, Gradients, torch.Tensor]
 
 
-class KTMoEWrapper(TicketCalls):
+class KTMoEWrapper(LoadingCalls, TicketCalls):
     """A Mixture-of-Experts layer over frozen expert weights, with LoRA on gate, up and down.
 
     With s = lora_alpha / lora_rank, expert e computes on its tokens X
@@ -34,7 +36,7 @@ class KTMoEWrapper(TicketCalls):
     Args:
         layer_idx: which layer of a checkpoint `load_weights` reads.
         num_experts, num_experts_per_tok, hidden_size, moe_intermediate_size: the layer's sizes
-            E, k, H and I; any size from 1, no multiple required.
+            E, k, H and I; any size from 1, multiples required by groups only.
         mode: "sft" or "inference"; left out, it follows from the method.
         method: a key of `kt_kernel.methods.METHODS`.
         lora_rank, lora_alpha: of the LoRA adapters (SFT methods only).
@@ -43,7 +45,8 @@ class KTMoEWrapper(TicketCalls):
         threadpool_count: tensor parallel parts, along moe_intermediate_size, which it must divide.
         chunked_prefill_size: tokens worked through at a time: bounds scratch memory, not qlen.
         weight_path: a safetensors file or a folder of them, for `load_weights`.
-        group_size: weights per scale, for the methods that have groups.
+        group_size: weights per scale for the methods that have groups: 32, 64 or 128, of which
+            H, and I / threadpool_count, must be multiples. The other methods ignore it.
         gpu_experts_mask: bool [E]; marked experts are computed elsewhere and skipped here.
         num_gpu_experts: without a mask, the first so many experts are the GPU's.
         **unbuilt: kt-kernel's keywords that are not built yet, accepted at the value that asks for
@@ -99,13 +102,21 @@ class KTMoEWrapper(TicketCalls):
         self.chunked_prefill_size = checks.integer("chunked_prefill_size", chunked_prefill_size)
         self.weight_path = weight_path
         self.group_size = checks.integer("group_size", group_size)
+        self._codes = CodeFormat.of(self._method.format, self.group_size)
+        if self._codes is not None and self._codes.group:
+            checks.group_size(
+                self.group_size,
+                self.hidden_size,
+                self.moe_intermediate_size,
+                self.threadpool_count,
+            )
         self.gpu_experts_mask = checks.gpu_mask(gpu_experts_mask, num_gpu_experts, self.num_experts)
         self.num_gpu_experts = 0
         self._skip: ext.Tensor | None = None
         if self.gpu_experts_mask is not None:
             self.num_gpu_experts = int(self.gpu_experts_mask.sum())
             self._skip = checks.own("gpu_experts_mask", self.gpu_experts_mask)
-        self._shapes = loading.shapes(self.hidden_size, self.moe_intermediate_size)
+        self._shapes = shapes(self.hidden_size, self.moe_intermediate_size)
         sizes = self.num_experts, self.hidden_size, self.moe_intermediate_size, self.lora_rank
         self._lora = LoraTensors(lora_shapes(*sizes)) if self._method.sft else None
         self._weights_loaded = False
@@ -125,47 +136,6 @@ class KTMoEWrapper(TicketCalls):
             cache_depth=self.max_cache_depth,
             chunk_tokens=self.chunked_prefill_size,
         )
-
-    def load_weights_from_tensors(
-        self,
-        gate_proj: loading.Source,
-        up_proj: loading.Source,
-        down_proj: loading.Source,
-        physical_to_logical_map_cpu: torch.Tensor | None = None,
-    ) -> None:
-        """Takes the experts' weights over, packed; what was passed is not needed afterwards.
-
-        Args:
-            gate_proj: [E, I, H], bfloat16 or float32, strided in any way; or an iterable of E
-                tensors [I, H], of which only one at a time is held.
-            up_proj: the same.
-            down_proj: [E, H, I], or E tensors [H, I].
-            physical_to_logical_map_cpu: int64 [E], a permutation: slot i computes with the weights
-                at index map[i]. expert_ids and LoRA tensors are indexed by slot.
-
-        Raises TypeError or ValueError, after which the layer counts as not loaded, and RuntimeError
-        when weights are loaded already.
-        """
-        slots = checks.slots(physical_to_logical_map_cpu, self.num_experts)
-        sources = dict(zip(loading.PROJECTIONS, (gate_proj, up_proj, down_proj), strict=True))
-        self._load(loading.from_tensors(sources, self.num_experts, self._shapes), slots)
-
-    def load_weights(self, physical_to_logical_map_cpu: torch.Tensor | None = None) -> None:
-        """Loads layer `layer_idx` from `weight_path`; see `kt_kernel.checkpoint` for names.
-
-        Raises as `load_weights_from_tensors` and as `kt_kernel.checkpoint.LayerWeights`.
-        """
-        slots = checks.slots(physical_to_logical_map_cpu, self.num_experts)
-        experts = LayerWeights(self.weight_path, self.layer_idx, self.num_experts, self._shapes)
-        self._load(iter(experts), slots)
-
-    def _load(self, experts: Iterator[Expert], slots: list[int]) -> None:
-        with self._lock:
-            layer = self._open()
-            if self._weights_loaded:
-                raise RuntimeError("weights are loaded already; make a new KTMoEWrapper for others")
-            loading.fill(layer, experts, slots, self._shapes, f"layer {self.layer_idx}")
-            self._weights_loaded = True
 
     def init_lora_weights(
         self,
