@@ -74,7 +74,7 @@ def dequantize(codes: torch.Tensor, scales: torch.Tensor, method: str) -> torch.
     format = _format(method)
     lead, (rows, width) = _split("codes", codes)
     cols = width * max(1, _layout(format, 0).per_element(codes.dtype))
-    groups = checks.tensor("scales", scales).shape[-1] if scales.dim() else 1
+    groups = (checks.tensor("scales", scales).shape or (1,))[-1]
     layout = _layout(format, next((g for g in checks.GROUP_SIZES if g * groups == cols), 128))
     layout.check_codes("codes", codes, (rows, cols), *lead)
     layout.check_scales("scales", scales, (rows, cols), *lead)

@@ -89,8 +89,11 @@ struct INT4KGroup {
   static void pack(const Rows& source, int n0, int n1, const Shape& shape, std::byte* out) {
     const Target to(shape, out);
     const auto row_at = [&](int r) { return FloatRow{source.row(r), source.dtype}; };
+    // Twice the scale at which the extreme becomes `kLow`, which the best one may exceed by half: so
+    // pack_codes, whose unit is that of the largest scale, never has a coarser one, and the scales
+    // of a packed matrix come back from it as they are.
     store_scales(
-        n0, n1, shape, to, [&](int r) { return extreme<I>(row_at(r), 0, shape.k) / kLow; },
+        n0, n1, shape, to, [&](int r) { return 2.0F * extreme<I>(row_at(r), 0, shape.k) / kLow; },
         [&](int r, int g) {
           return best_scale<I>(row_at(r), g * shape.group, (g + 1) * shape.group, kLow, kHigh);
         });
