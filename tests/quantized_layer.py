@@ -116,3 +116,8 @@ def packed(codes: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
     unsigned[..., :cols] = codes.numpy().astype(np.int64) + 2 ** (bits - 1)
     words = sum(unsigned[..., i::per] << (bits * i) for i in range(per))
     return torch.from_numpy(words).to(dtype)  # wraps where the highest bit is set
+
+
+def same(actual: list[Tensor], expected: list[Tensor]) -> bool:
+    """Whether all are equal to the last bit."""
+    return all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
