@@ -33,28 +33,29 @@ float extreme(const FloatRow& row, int from, int to) {
   return most > -least ? most : least;
 }
 
-// What a scale is worth, |<w, q>| / |q|, and the better one that its codes ask for.
+// What a scale is worth, |<w, q>| / |q| in units of 1 / per_unit, and the better one that its codes
+// ask for.
 struct Fit {
   float worth;
   float scale;
 };
 
 template <class I>
-Fit fit(const FloatRow& row, int from, int to, float scale, float low, float high) {
+Fit fit(const FloatRow& row, int from, int to, float scale, float per_unit, float low, float high) {
   const auto inverse = I::set1(1.0F / scale);
   auto wq = I::set1(0.0F);
   auto qq = I::set1(0.0F);
   for (int j = from; j < to; j += I::kWidth) {
     const auto w = row.at<I>(j, to);
     const auto q = to_codes<I>(w, inverse, low, high);
-    wq = wq + w * q;
+    wq = wq + w * I::set1(per_unit) * q;
     qq = qq + q * q;
   }
   const float dot = I::sum(wq);
   const float norm = I::sum(qq);
   if (!(norm > 0.0F)) return {0.0F, scale};
   const float size = dot < 0.0F ? -dot : dot;
-  return {size / __builtin_sqrtf(norm), dot / norm};
+  return {size / __builtin_sqrtf(norm), dot / norm / per_unit};
 }
 
 // The scale of columns [from, to) of a row for codes low .. high; 0 for weights that are all zero
@@ -66,6 +67,10 @@ float best_scale(const FloatRow& row, int from, int to, int low, int high) {
       end / static_cast<float>(low);  // the extreme becomes `low`, whatever its sign
   constexpr float kLeast = 1e-37F;
   if (!(widest > kLeast || widest < -kLeast)) return 0.0F;
+  // Sums of large weights would overflow, so they are taken in units of the power of two below
+  // `widest`. An exponent e + 127 is 254 less that of the inverse.
+  const auto exponent = __builtin_bit_cast(std::uint32_t, widest) & 0x7f800000U;
+  const auto per_unit = __builtin_bit_cast(float, 0x7f000000U - exponent);
   // Down to a sixth with four bits, where normal weights want 0.7 and heavy tails 0.3; with eight a
   // half is little enough.
   const int steps = low < -8 ? 10 : 24;
@@ -74,13 +79,13 @@ float best_scale(const FloatRow& row, int from, int to, int low, int high) {
   float scale = widest;
   for (int i = 0; i < steps; ++i, scale *= kStep) {
     const Fit next =
-        fit<I>(row, from, to, scale, static_cast<float>(low), static_cast<float>(high));
+        fit<I>(row, from, to, scale, per_unit, static_cast<float>(low), static_cast<float>(high));
     if (next.worth > best.worth) best = next;
   }
   constexpr int kImprovements = 2;
   for (int i = 0; i < kImprovements; ++i) {
-    const Fit next =
-        fit<I>(row, from, to, best.scale, static_cast<float>(low), static_cast<float>(high));
+    const Fit next = fit<I>(row, from, to, best.scale, per_unit, static_cast<float>(low),
+                            static_cast<float>(high));
     if (next.worth >= best.worth) best = next;
   }
   return best.scale;
