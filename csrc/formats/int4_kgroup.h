@@ -89,9 +89,9 @@ struct INT4KGroup {
   static void pack(const Rows& source, int n0, int n1, const Shape& shape, std::byte* out) {
     const Target to(shape, out);
     const auto row_at = [&](int r) { return FloatRow{source.row(r), source.dtype}; };
-    // Twice the scale at which the extreme becomes `kLow`, which the best one may exceed by half: so
-    // pack_codes, whose unit is that of the largest scale, never has a coarser one, and the scales
-    // of a packed matrix come back from it as they are.
+    // Twice the scale at which the extreme becomes `kLow`, which the best one may exceed by half:
+    // so pack_codes, whose unit is that of the largest scale, never has a coarser one, and the
+    // scales of a packed matrix come back from it as they are.
     store_scales(
         n0, n1, shape, to, [&](int r) { return 2.0F * extreme<I>(row_at(r), 0, shape.k) / kLow; },
         [&](int r, int g) {

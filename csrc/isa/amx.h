@@ -147,6 +147,7 @@ void tile_product(const TileShape& x, int count, int vectors, const std::byte* a
 
 struct Amx : Avx512Bf16 {
   static constexpr const char* kName = "amx";
+  using Integer = struct AmxInteger;
   static constexpr int kRows = 32;
   static constexpr int kVectors = 4;
   static constexpr int kDepth = 128;  // 4 panels, 16 KiB, and 32 rows of A, 8 KiB: half of L1

@@ -35,10 +35,9 @@ struct Avx512Bytes {
         _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(steps), _mm512_set1_ps(2048.0F)));
     const __m512i words = _mm512_or_si512(_mm512_and_si512(fixed, _mm512_set1_epi32(0xffff)),
                                           _mm512_slli_epi32(fixed, 16));
-    tables[0] = table(_mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0x00)));
-    tables[1] = table(_mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0x55)));
-    tables[2] = table(_mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0xaa)));
-    tables[3] = table(_mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0xff)));
+    KT_UNROLL for (int j = 0; j < kParts; ++j) {  // dword j of each lane, to all of it
+      tables[j] = table(_mm512_shuffle_epi8(words, _mm512_set1_epi32(0x03020100 + j * 0x04040404)));
+    }
   }
   static Bytes table(__m512i steps) {
     const __m512i low =
@@ -115,15 +114,15 @@ struct Avx512Vnni : Avx512Bytes {
   static void store(A* out, const float* codes) {
     const __m512i natural = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i rows = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m128i v = _mm512_cvtepi32_epi8(ordered(codes, axis == Axis::k ? natural : rows));
+    const __m128i v = _mm512_cvtsepi32_epi8(ordered(codes, axis == Axis::k ? natural : rows));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), v);
   }
 
   // Lanes of 128 bits sum along k, each for one row of weights: 16 bytes of A serve the four rows
   // of a vector, and the codes need no shuffle. Four sums reduce to 16 outputs in order.
-  template <class F, int rows>
-  static void direct_k(const Packed& w, int o, int s, int depth, const FewRows<Avx512Vnni>& a,
-                       const float* w_scale, float* c, int ldc) {
+  template <class F, int rows, class Few>
+  static void direct_k(const Packed& w, int o, int s, int depth, const Few& a, const float* w_scale,
+                       float* c, int ldc) {
     const std::byte* const group = w.data + o / kLanes * F::Block::group_bytes(w.k);
     Ints acc[rows][4];
     KT_UNROLL for (int i = 0; i < rows; ++i) {
@@ -154,22 +153,22 @@ struct Avx512Vnni : Avx512Bytes {
   }
 
   // Lanes are columns: a vector's four rows are interleaved in registers and serve all rows of A.
-  template <class F, int rows>
-  static void direct_n(const Packed& w, int o, int vectors, int s, int depth,
-                       const FewRows<Avx512Vnni>& a, float* c, int ldc) {
+  template <class F, int rows, class Few>
+  static void direct_n(const Packed& w, int o, int vectors, int s, int depth, const Few& a,
+                       float* c, int ldc) {
     for (int v = 0; v < vectors;) {
       const int column = o + v * kLanes;
       // As many columns as one decoder serves: more share the loads of A.
       const bool four = v + 4 <= vectors && F::same_decoder(w, column, column + 3 * kLanes);
-      auto* const direct = four ? direct_columns<F, rows, 4> : direct_columns<F, rows, 1>;
+      auto* const direct = four ? direct_columns<F, rows, 4, Few> : direct_columns<F, rows, 1, Few>;
       direct(w, column, s, depth, a, c + v * kLanes, ldc);
       v += four ? 4 : 1;
     }
   }
 
-  template <class F, int rows, int vectors>
-  static void direct_columns(const Packed& w, int o, int s, int depth, const FewRows<Avx512Vnni>& a,
-                             float* c, int ldc) {
+  template <class F, int rows, int vectors, class Few>
+  static void direct_columns(const Packed& w, int o, int s, int depth, const Few& a, float* c,
+                             int ldc) {
     const std::int64_t bytes = F::Block::group_bytes(w.k);
     Ints acc[rows][vectors];
     KT_UNROLL for (int i = 0; i < rows; ++i) {
@@ -257,7 +256,7 @@ struct Avx512Madd : Avx512Bytes {
   static void store(A* out, const float* codes) {
     const __m512i columns = _mm512_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
     const __m512i rows = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
-    const __m256i v = _mm512_cvtepi32_epi16(ordered(codes, axis == Axis::k ? columns : rows));
+    const __m256i v = _mm512_cvtsepi32_epi16(ordered(codes, axis == Axis::k ? columns : rows));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), v);
   }
 };

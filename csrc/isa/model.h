@@ -13,11 +13,13 @@
 // The compiler's own header may come with SIMDe.
 #undef _tile_loadd
 #undef _tile_stored
+#undef _tile_zero
 #undef _tile_dpbf16ps
 #undef _tile_dpbsud
 #define _tile_loadconfig kt::tile_model::ldtilecfg
 #define _tile_release kt::tile_model::tilerelease
 #define _tile_loadd kt::tile_model::tileloadd
 #define _tile_stored kt::tile_model::tilestored
+#define _tile_zero kt::tile_model::tilezero
 #define _tile_dpbf16ps kt::tile_model::tdpbf16ps
 #define _tile_dpbsud kt::tile_model::tdpbsud

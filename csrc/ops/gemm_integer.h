@@ -35,27 +35,35 @@ void direct_integer(int m, const Packed& w, int o, int vectors, int s, int depth
   }
 }
 
-// All rows of A over one panel: shared out evenly, as in gemm.h.
+// All rows of A over one panel, columns of its block from `column` on: shared out evenly, as in
+// gemm.h. A vocabulary whose products are not those of registers has a type of its own, T::Tiles,
+// for the length of a call.
 template <class T>
-void integer_tiles(int m, int vectors, const IntegerRows<T>& a, int column,
-                   const typename T::Panel* panel, int depth, const float* w_scale, float* c,
-                   int ldc) {
-  const int count = div_up(m, T::kRows);
-  const int first = column / a.granule * m;
-  for (int t = 0, i = 0; t < count; ++t) {
-    const int rows = m / count + (t < m % count ? 1 : 0);
-    integer_tile_rows<T>(rows, vectors,
-                         {a.codes + static_cast<std::int64_t>(i) * a.lda + column, a.lda,
-                          a.scale + first + i, a.start + first + i, m, a.granule},
-                         panel, depth, w_scale, c + static_cast<std::int64_t>(i) * ldc, ldc);
-    i += rows;
+struct IntegerTiles {
+  void operator()(int m, int vectors, const IntegerRows<T>& a, int column,
+                  const typename T::Panel* panel, int depth, const float* w_scale, float* c,
+                  int ldc) {
+    const int count = div_up(m, T::kRows);
+    const int first = column / a.granule * m;
+    for (int t = 0, i = 0; t < count; ++t) {
+      const int rows = m / count + (t < m % count ? 1 : 0);
+      integer_tile_rows<T>(rows, vectors,
+                           {a.codes + static_cast<std::int64_t>(i) * a.lda + column, a.lda,
+                            a.scale + first + i, a.start + first + i, m, a.granule},
+                           panel, depth, w_scale, c + static_cast<std::int64_t>(i) * ldc, ldc);
+      i += rows;
+    }
   }
-}
+};
+template <class T>
+  requires requires { typename T::Tiles; }
+struct IntegerTiles<T> : T::Tiles {};
 
 // Outputs [o, o + 16 * vectors), sums [s, s + depth): columns of A's block from `column` on.
 template <class T, class F, Axis axis>
 void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int depth,
-                      const IntegerRows<T>& a, int column, float* c, int ldc, Scratch& scratch) {
+                      const IntegerRows<T>& a, int column, float* c, int ldc, Scratch& scratch,
+                      IntegerTiles<T>& multiply_panel) {
   using I = typename T::Vector;
   alignas(64) float scales[T::kVectors * kLanes];
   const float* w_scale = nullptr;
@@ -91,7 +99,7 @@ void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int dep
       }
     }
   }
-  integer_tiles<T>(m, vectors, a, column, panel, depth, w_scale, c, ldc);
+  multiply_panel(m, vectors, a, column, panel, depth, w_scale, c, ldc);
 }
 
 template <class I, class F, Axis axis>
@@ -111,6 +119,7 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
   // Few rows take the weights straight from memory: along k one group of rows, which is contiguous.
   const int step = m <= T::kDirectRows && axis == Axis::k ? 1 : T::kVectors;
 
+  IntegerTiles<T> multiply_panel;
   const IntegerRows<T> block(scratch.a, m, depth, min(a.granule, panel));
   for (int s0 = 0; s0 < sum; s0 += depth) {
     const int length = min(depth, sum - s0);
@@ -124,7 +133,7 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
         for (int column = 0; column < length; column += panel) {
           integer_multiply<T, F, axis>(w[t], m, o, vectors, s0 + column,
                                        min(panel, length - column), block, column,
-                                       c[t] + (o - out0), ldc, scratch);
+                                       c[t] + (o - out0), ldc, scratch, multiply_panel);
         }
       }
     }
@@ -140,17 +149,11 @@ double integer_peak_round(int rounds, Scratch& scratch) {
   constexpr int kDepth =
       kBytes / (T::kVectors * kLanes * static_cast<int>(sizeof(typename T::Panel)));
   const auto* const panel = reinterpret_cast<const typename T::Panel*>(scratch.panel);
-  const float scale[T::kRows] = {};
-  const std::int32_t start[T::kRows] = {};
-  const TileRows<T> a{reinterpret_cast<const typename T::A*>(scratch.a),
-                      kDepth + kAPad,
-                      scale,
-                      start,
-                      T::kRows,
-                      kDepth};
+  const IntegerRows<T> block(scratch.a, T::kRows, kDepth, kDepth);
+  IntegerTiles<T> multiply_panel;
   for (int i = 0; i < rounds; ++i) {
-    integer_tile<T, T::kRows, T::kVectors>(a, panel, kDepth, nullptr, scratch.c[0],
-                                           T::kVectors * kLanes);
+    multiply_panel(T::kRows, T::kVectors, block, 0, panel, kDepth, nullptr, scratch.c[0],
+                   T::kVectors * kLanes);
   }
   return 2.0 * rounds * T::kRows * T::kVectors * kLanes * kDepth;
 }

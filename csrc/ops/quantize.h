@@ -25,7 +25,7 @@ struct IntegerRows {
   // In memory for m rows of `depth` columns.
   IntegerRows(std::byte* memory, int m, int depth, int columns)
       : codes(reinterpret_cast<typename T::A*>(memory)),
-        lda(round_up(depth, kLanes) + kAPad),
+        lda(a_stride<T>(depth)),
         scale(reinterpret_cast<float*>(
             memory + round_up(m * lda * static_cast<int>(sizeof(typename T::A)), 64))),
         start(reinterpret_cast<std::int32_t*>(scale) + m * div_up(depth, columns)),
@@ -80,11 +80,17 @@ void quantize_rows(const Rows& a, int m, int s0, int valid, int length, int zero
       const int end = s0 + min(valid, first + granule);
       const float* const f = factor != nullptr ? factor + first : nullptr;
       const Reach reach = reach_of<I>(row, s0 + first, end - (s0 + first), f);
-      // Below this 127 / most would overflow; such values count as zero.
-      const bool any = reach.most > 4e-37F;
-      const auto inverse = I::set1(any ? 127.0F / reach.most : 0.0F);
+      const int count = min(length - first, granule);
+      // Zeros; so small that 127 / most would overflow; or not finite, as the outputs are to be.
+      if (!(reach.most > 4e-37F) || reach.probe != 0.0F) {
+        __builtin_memset(to + first, 0, static_cast<std::size_t>(count) * sizeof(typename T::A));
+        out.scale[q * m + i] = reach.probe;
+        out.start[q * m + i] = 0;
+        continue;
+      }
+      const auto inverse = I::set1(127.0F / reach.most);
       auto sum = I::set1(0.0F);
-      for (int j = first; j < min(length, first + granule); j += kLanes) {
+      for (int j = first; j < first + count; j += kLanes) {
         alignas(64) float codes[kLanes];
         for (int v = 0; v < kLanes; v += I::kWidth) {
           auto x = row.at<I>(s0 + j + v, end);
@@ -95,7 +101,7 @@ void quantize_rows(const Rows& a, int m, int s0, int valid, int length, int zero
         }
         T::template store<axis>(to + j, codes);
       }
-      out.scale[q * m + i] = (any ? reach.most * (1.0F / 127.0F) : 0.0F) + reach.probe;
+      out.scale[q * m + i] = reach.most * (1.0F / 127.0F);
       out.start[q * m + i] = -zero * static_cast<std::int32_t>(I::sum(sum));
     }
   }
