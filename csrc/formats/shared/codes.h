@@ -56,10 +56,15 @@ struct BlockCodes {
   }
   template <class T>
   static typename T::Bytes load(const std::byte* group, int column, int part) {
-    const typename T::Bytes v =
-        T::load_bytes(block(group, column) + part * static_cast<int>(sizeof(typename T::Bytes)));
-    if constexpr (bits == 4) return column % kColumns == 0 ? T::low_halves(v) : T::high_halves(v);
-    return v;
+    const std::byte* const at =
+        block(group, column) + part * static_cast<int>(sizeof(typename T::Bytes));
+    return sixteen<T>(T::load_bytes(at), column % kColumns / kLanes);
+  }
+  // The codes of the `which`-th 16 columns in a register of a block.
+  template <class T>
+  static typename T::Bytes sixteen(typename T::Bytes stored, int which) {
+    if constexpr (bits == 4) return which == 0 ? T::low_halves(stored) : T::high_halves(stored);
+    return stored;
   }
 
   // Rows [n0, n1), whose blocks fill(row, column, codes) gives one by one, to their place; rows and
