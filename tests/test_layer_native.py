@@ -182,6 +182,17 @@ def test_chunks_change_nothing(isa, chunk, parts):
         assert difference < 1e-5 * expected.abs().mean(), name
 
 
+def test_every_expert_must_be_loaded():
+    problem = make_problem(Sizes())
+    layer = make_layer(dataclasses.replace(problem, experts=problem.experts[:3]))
+    assert not layer.loaded
+    with pytest.raises(RuntimeError, match="expert 3 is missing"):
+        forward(layer, problem)
+    layer.load_expert(3, *map(view, problem.experts[3]))
+    assert layer.loaded
+    assert_same_bits(step(layer, problem), step(make_layer(problem), problem))
+
+
 def test_slots_serve_backward_in_any_order(isa):
     problems = [make_problem(Sizes(tokens=n), seed=n) for n in (9, 1, 0, 30)]
     for other in problems[1:]:
