@@ -91,10 +91,12 @@ class CodeFormat:
         if codes.dtype is torch.int8:
             return codes.contiguous()
         raw = codes.contiguous().view(torch.uint8)  # of a word, the lowest byte is the first
-        if self.bits == 4:
-            raw = torch.stack((raw & 15, raw >> 4), dim=-1).flatten(-2)
-        signed = raw[..., :cols].sub(2 ** (self.bits - 1))  # wraps
-        return signed.contiguous().view(torch.int8)
+        unsigned = raw.new_empty((*raw.shape, 8 // self.bits))
+        for i in range(8 // self.bits):
+            torch.bitwise_right_shift(raw, self.bits * i, out=unsigned[..., i])
+        unsigned &= 2**self.bits - 1
+        unsigned -= 2 ** (self.bits - 1)  # wraps
+        return unsigned.view(torch.int8).flatten(-2)[..., :cols].contiguous()
 
     def plain(self, scales: torch.Tensor, rows: int) -> torch.Tensor:
         """One matrix's scales in float32, contiguous: [rows], or [rows, groups]."""
