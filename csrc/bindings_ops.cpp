@@ -6,6 +6,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "dispatch.h"
 #include "runtime/threads.h"
@@ -56,6 +57,21 @@ Floats roundtrip(const std::string& isa, const std::string& format, const Floats
   Floats out({weights.shape(0), weights.shape(1)});
   table.unpack({shape, packed.data()}, out.mutable_data());
   return out;
+}
+
+// (codes [n][k], scales [n], or [n][k / group] where groups have their own) that the format holds
+// for these weights.
+py::tuple codes(const std::string& isa, const std::string& format, const Floats& weights,
+                int group) {
+  const Kernels& table = kernels(isa, format);
+  require(table.integers != nullptr, "format: wanted one that has codes");
+  const Shape shape = shape_of(table, weights, group);
+  const Memory packed = pack(table, weights, shape);
+  py::array_t<std::int8_t> out({shape.n, shape.k});
+  Floats scales(table.integers->grouped ? std::vector<py::ssize_t>{shape.n, shape.k / shape.group}
+                                        : std::vector<py::ssize_t>{shape.n});
+  table.unpack_codes({shape, packed.data()}, out.mutable_data(), scales.mutable_data());
+  return py::make_tuple(out, scales);
 }
 
 // a [m][k] W' (along "k") or a [m][n] W (along "n") for columns [from, to) of the result, with W
@@ -180,6 +196,8 @@ Floats scatter_add(const std::string& isa, const Floats& c, const py::array_t<st
 void bind_ops(py::module_& m) {
   py::module_ ops = m.def_submodule("_ops", "Single kernels for their tests.");
   ops.def("roundtrip", &roundtrip, py::arg("isa"), py::arg("format"), py::arg("weights"),
+          py::arg("group") = 128);
+  ops.def("codes", &codes, py::arg("isa"), py::arg("format"), py::arg("weights"),
           py::arg("group") = 128);
   ops.def("product", &product, py::arg("isa"), py::arg("format"), py::arg("along"), py::arg("a"),
           py::arg("weights"), py::arg("first"), py::arg("last"), py::arg("group") = 128);
