@@ -1,5 +1,6 @@
 """tools/check_structure.py finds each fault that it is there to find, and none in this tree."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -155,3 +156,22 @@ def test_a_target_region_in_an_anonymous_namespace_is_fine(tmp_path):
 def test_baseline_code_alone_is_no_proof(tmp_path):
     (fault,) = check_structure.shared_avx(compiled(SORT, tmp_path))
     assert "no AVX code" in fault
+
+
+TARGET = re.compile(r'KT_TARGET_BEGIN\("([^"]*)"\)')
+
+
+@pytest.mark.parametrize(
+    "source",
+    [path for path in sorted(ROOT.glob("csrc/isa/*.cpp")) if TARGET.search(path.read_text())],
+    ids=lambda path: path.stem,
+)
+def test_compilers_may_use_no_more_than_the_cpu_is_asked_for(source):
+    """One that no kernel names may yet be used: clang made VPDPWSSD of VPMADDWD and VPADDD."""
+    asked = set(TARGET.search(source.read_text())[1].split(","))
+    features = (ROOT / "csrc" / "cpu_features.cpp").read_text()
+    answer = features.split(f'isa == "{source.stem}")', 1)[1].split(";", 1)[0]
+    checked = {word.lower().replace("_", "") for word in re.findall(r"\w+", answer)}
+    if "avx512f" in checked:
+        checked |= {"avx2", "fma"}  # every such CPU has them
+    assert asked - checked == set()
