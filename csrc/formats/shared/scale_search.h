@@ -1,9 +1,8 @@
 // Scales of least squared error. With codes q = clip(round(w / s)) the error sum (w - s q)^2 is
 // least, for these q, at s = <w, q> / <q, q>, where it is <w, w> - <w, q>^2 / <q, q>: a scale is as
 // good as |<w, q>| / |q| is large. The search starts where the extreme weight gets the lowest
-// code, or one that has an opposite, tries ever smaller scales, and improves the best by that
-// formula (Lloyd's iteration for a uniform quantizer: Lloyd, "Least squares quantization in PCM",
-// 1982).
+// code, tries ever smaller scales and one that is wider, and improves the best by that formula
+// (Lloyd's iteration for a uniform quantizer: Lloyd, "Least squares quantization in PCM", 1982).
 //
 // Its figures are in docs/rounding.md.
 #pragma once
@@ -82,11 +81,11 @@ float best_scale(const FloatRow& row, int from, int to, int low, int high) {
         fit<I>(row, from, to, scale, per_unit, static_cast<float>(low), static_cast<float>(high));
     if (next.worth > best.worth) best = next;
   };
+  float scale = widest;
+  for (int i = 0; i < steps; ++i, scale *= kStep) consider(scale);
   // Where codes reach less far to the other side, wider still: weights of both signs whose extremes
   // are alike fit there, and groups of 32 normal ones err 1% less.
   if (-low > high) consider(widest * static_cast<float>(-low) / static_cast<float>(high));
-  float scale = widest;
-  for (int i = 0; i < steps; ++i, scale *= kStep) consider(scale);
   constexpr int kImprovements = 2;
   for (int i = 0; i < kImprovements; ++i) {
     const Fit next = fit<I>(row, from, to, best.scale, per_unit, static_cast<float>(low),
