@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .inputs import make_batch, make_lora, make_weights
-from .presets import PRESETS, SFT_METHODS
+from .presets import GROUP, PRESETS, SFT_METHODS
 
 
 class Case:
@@ -41,6 +41,7 @@ class Case:
             hidden_size=shape.hidden,
             moe_intermediate_size=shape.intermediate,
             method=self.method,
+            group_size=GROUP,
             **lora,
         )
 

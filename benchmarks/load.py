@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from .case import Case, methods
-from .presets import PARAM_NAMES, PARAMS
+from .presets import PARAM_NAMES, SFT_PARAMS
 
 
 class Import:
@@ -14,7 +14,7 @@ class Import:
     param_names = ("statement",)
     version = "1"
     number = 1
-    repeat = (3, 5, 3.0)
+    repeat = (2, 5, 2.0)
     warmup_time = 0
 
     def setup(self, statement):
@@ -27,9 +27,9 @@ class Import:
 class Load:
     """Loading weights from tensors."""
 
-    params = PARAMS
+    params = SFT_PARAMS
     param_names = PARAM_NAMES
-    version = "1"
+    version = "2"
     number = 1
     repeat = (2, 5, 1.0)
     warmup_time = 0

@@ -1,5 +1,9 @@
 """Error of the output and of every gradient: 100 mean|a - b| / mean|b| against float32 arithmetic.
 
+The rows named after a tensor are errors against the original weights; most of INT4's is the
+rounding of its weights. The kernel errors are against the weights as the method holds them,
+dequantized: what the kernels add, which the others hide.
+
 The errors of a method on a preset come out of one forward and one backward. asv runs every row in a
 process of its own, but gives all rows of a suite with a setup_cache one folder to work in: the
 first row leaves the errors there for the others.
@@ -12,16 +16,31 @@ from pathlib import Path
 import torch
 from torch.nn.functional import linear, silu
 
-from .case import Case, finite
+from .case import Case, finite, native
 from .inputs import LORA_NAMES
-from .presets import PARAM_NAMES, PARAMS, SFT_PARAMS
+from .presets import BF16, FORMATS, GROUP, PARAM_NAMES, PARAMS, SFT_PARAMS
 
 
-def reference(case: Case) -> dict[str, torch.Tensor]:
+def original(case: Case, expert: int) -> list[torch.Tensor]:
+    """Gate, up and down of an expert in float32."""
+    return [tensor[expert].float() for tensor in case.weights]
+
+
+def dequantized(case: Case, expert: int) -> list[torch.Tensor]:
+    """The same as a method that is not exact holds them."""
+    name, roundtrip = FORMATS[case.method].name, native()._ops.roundtrip
+    return [
+        torch.from_numpy(roundtrip("", name, weight.numpy(), GROUP))
+        for weight in original(case, expert)
+    ]
+
+
+def reference(case: Case, weights_of=original) -> dict[str, torch.Tensor]:
     """Output and gradients in float32 by torch.autograd, expert after expert.
 
-    Keys: output, grad_input, grad_routing_weights and grad_<LoRA name>. Without LoRA, as in the
-    inference methods, only the output is computed.
+    weights_of: gives gate, up and down of a case's expert. Keys: output, grad_input,
+    grad_routing_weights and grad_<LoRA name>. Without LoRA, as in the inference methods, only the
+    output is computed.
     """
     batch, scaling = case.batch, case.shape.lora_scaling
     result = {
@@ -35,7 +54,7 @@ def reference(case: Case) -> dict[str, torch.Tensor]:
         token, slot = (batch.expert_ids == expert).nonzero(as_tuple=True)
         x = batch.hidden_states[token].float().requires_grad_()
         r = batch.weights[token, slot].requires_grad_()
-        gate, up, down = (tensor[expert].float() for tensor in case.weights)
+        gate, up, down = weights_of(case, expert)
         lora = [tensor[expert].float().requires_grad_() for tensor in case.lora or []]
 
         def project(value, weight, a_and_b):
@@ -68,10 +87,18 @@ def measure(method: str, preset: str) -> dict[str, float]:
         )
         results |= gradients
     wanted = reference(case)
-    return {
-        name: 100 * ((value.float() - wanted[name]).abs().mean() / wanted[name].abs().mean()).item()
-        for name, value in results.items()
-    }
+    errors = {name: percent(value, wanted[name]) for name, value in results.items()}
+    if case.lora:
+        if FORMATS[method] is not BF16:
+            wanted = reference(case, dequantized)
+        for name in ("output", "grad_input"):
+            errors[f"kernel_{name}"] = percent(results[name], wanted[name])
+    return errors
+
+
+def percent(value: torch.Tensor, wanted: torch.Tensor) -> float:
+    """100 mean|value - wanted| / mean|wanted|."""
+    return 100 * ((value.float() - wanted).abs().mean() / wanted.abs().mean()).item()
 
 
 class RelativeError:
@@ -80,7 +107,7 @@ class RelativeError:
     params = SFT_PARAMS
     param_names = PARAM_NAMES
     unit = "%"
-    version = "1"
+    version = "2"
 
     def setup_cache(self):
         """Make asv run all rows in the folder in which this ran.
@@ -106,6 +133,12 @@ class RelativeError:
 
     def track_grad_input(self, method, preset):
         return self.error("grad_input")
+
+    def track_kernel_error(self, method, preset):
+        return self.error("kernel_output")
+
+    def track_kernel_error_grad_input(self, method, preset):
+        return self.error("kernel_grad_input")
 
     def track_grad_routing_weights(self, method, preset):
         return self.error("grad_routing_weights")

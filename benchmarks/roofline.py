@@ -8,7 +8,7 @@ from torch.nn.functional import silu
 
 from . import timing
 from .case import Case, finite, native
-from .presets import PARAM_NAMES, SFT_PARAMS, Preset
+from .presets import FORMATS, PARAM_NAMES, SFT_PARAMS, Preset
 
 PASSES = ("forward", "forward+backward")
 
@@ -25,7 +25,7 @@ def floating_point_operations(shape: Preset, passes: str) -> int:
     return base + lora if passes == "forward" else 2 * base + 3 * lora
 
 
-def weight_bytes(shape: Preset, passes: str, bytes_per_weight: float = 2.0) -> float:
+def weight_bytes(shape: Preset, passes: str, bytes_per_weight: float) -> float:
     """Bytes of base weights that must be read: all in every pass, as every expert has tokens."""
     return shape.weights * bytes_per_weight * (1 if passes == "forward" else 2)
 
@@ -75,7 +75,7 @@ class Roofline:
 
     params = (*SFT_PARAMS, PASSES)
     param_names = (*PARAM_NAMES, "passes")
-    version = "1"
+    version = "2"
 
     def setup(self, method, preset, passes):
         self.case = Case(method, preset).load()
@@ -85,22 +85,22 @@ class Roofline:
         self.case.backward()
 
     def track_times_over_roofline(self, method, preset, passes):
-        extension, shape = native(), self.case.shape
+        extension, shape, held = native(), self.case.shape, FORMATS[method]
         threads = extension.cpu_count()
         arithmetic, memory = [], []
 
         def limits():
             for _ in range(3):  # other work on the machine only makes them look lower
-                arithmetic.append(extension.peak("", "bf16", threads, 50))
+                arithmetic.append(extension.peak("", held.name, threads, 50))
                 memory.append(extension.read_bandwidth(threads, 256))
 
         ours = self.case.forward if passes == "forward" else self.step
         limits()
-        (seconds,) = timing.interleave([ours], seconds=1.0)
+        (seconds,) = timing.interleave([ours], seconds=0.5, at_least=5)
         limits()
         roof = max(
             floating_point_operations(shape, passes) / max(arithmetic),
-            weight_bytes(shape, passes) / max(memory),
+            weight_bytes(shape, passes, held.bytes_per_weight) / max(memory),
         )
         return finite(seconds / roof, "time over the roofline")
 
@@ -111,7 +111,7 @@ class Roofline:
         pair = [self.case.forward, peer.forward]
         if passes == "forward+backward":
             pair = [self.step, peer.forward_backward]
-        ours, theirs = timing.interleave(pair, seconds=2.0)
+        ours, theirs = timing.interleave(pair, seconds=1.0)
         return finite(ours / theirs, "time over torch")
 
     track_times_over_torch.unit = "x"

@@ -6,13 +6,13 @@ from time import perf_counter
 
 from .case import Case
 
-SLOW = 20.0
+SLOW = 2.0
 
 
 class TimedCase:
     """Base of the suites that time calls on a loaded layer, which is made once."""
 
-    version = "1"
+    version = "2"
     repeat = (5, 30, 1.0)  # at least 5 samples, at most 30, after 1 s only as many as must be
     warmup_time = 0.2
     case = None

@@ -39,7 +39,7 @@ class WrapperOverhead(timing.TimedCase):
 
     def track_overhead_percent(self, method, preset):
         wrapper, direct = timing.interleave(
-            [self.case.forward, self.call], seconds=2.0, at_least=10
+            [self.case.forward, self.call], seconds=1.0, at_least=10
         )
         return finite(100 * (wrapper / direct - 1), "overhead")
 

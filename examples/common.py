@@ -20,6 +20,7 @@ from tqdm import tqdm
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from memory import choose_expert_num
+from native import load_first
 
 from kt_kernel import KTMoEWrapper
 from kt_kernel.methods import METHODS, Method
@@ -52,6 +53,7 @@ def options_parser(description: str) -> argparse.ArgumentParser:
     number("--repeat", 20, "timed runs of the perf mode")
     number("--threads", None, "threads to compute with; without it every core")
     number("--threadpool-count", 1, "tensor parallel parts")
+    number("--group-size", 128, "weights per scale of the KGroup methods: 128, 64 or 32")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     return parser
 
@@ -63,6 +65,11 @@ def _positive(text: str) -> int:
     return value
 
 
+def available(sft: bool) -> str:
+    """The names of the SFT or the inference methods."""
+    return ", ".join(method.name for method in METHODS.values() if method.sft == sft)
+
+
 def method_or_error(parser: argparse.ArgumentParser, name: str, sft: bool) -> Method:
     """The method of that name; ends the script with the list of those available otherwise."""
     found = METHODS.get(name)
@@ -70,8 +77,7 @@ def method_or_error(parser: argparse.ArgumentParser, name: str, sft: bool) -> Me
         return found
     kind = "SFT" if sft else "inference"
     reason = f"no {kind} method" if found else "unknown"
-    available = ", ".join(method.name for method in METHODS.values() if method.sft == sft)
-    parser.error(f"method {name} is {reason}; available {kind} methods: {available}")
+    parser.error(f"method {name} is {reason}; available {kind} methods: {available(sft)}")
 
 
 @dataclass
@@ -102,11 +108,16 @@ def build(method: Method, options: argparse.Namespace) -> Layer:
         torch.set_num_threads(options.threads)
     num_experts = options.expert_num
     if num_experts is None:
-        num_experts = choose_expert_num(_load(method, _experts(1, options), options), options)
+        probe = _wrapper(method, 16, options)
+        load_first(probe, _experts(1, options)[0])
+        num_experts = choose_expert_num(probe, options)
+        del probe
     elif num_experts < options.top_k:
         raise SystemExit(f"error: --expert-num {num_experts} is less than --top-k {options.top_k}")
     experts = _experts(num_experts, options)
-    wrapper = _load(method, experts, options)
+    wrapper = _wrapper(method, num_experts, options)
+    gate, up, down = (map(itemgetter(part), experts) for part in range(3))
+    wrapper.load_weights_from_tensors(gate, up, down)
     loras = None
     if method.sft:
         loras = make_loras(
@@ -126,24 +137,26 @@ def _experts(num_experts: int, options: argparse.Namespace) -> SyntheticExperts:
     )
 
 
-def _load(method: Method, experts: SyntheticExperts, options: argparse.Namespace) -> KTMoEWrapper:
+def _wrapper(method: Method, num_experts: int, options: argparse.Namespace) -> KTMoEWrapper:
+    """Without weights."""
     adapters = (
         {"lora_rank": options.lora_rank, "lora_alpha": options.lora_alpha} if method.sft else {}
     )
-    wrapper = KTMoEWrapper(
-        layer_idx=0,
-        num_experts=len(experts),
-        num_experts_per_tok=min(options.top_k, len(experts)),
-        hidden_size=options.hidden_size,
-        moe_intermediate_size=options.intermediate_size,
-        method=method.name,
-        cpuinfer_threads=options.threads,
-        threadpool_count=options.threadpool_count,
-        **adapters,
-    )
-    gate, up, down = (map(itemgetter(part), experts) for part in range(3))
-    wrapper.load_weights_from_tensors(gate, up, down)
-    return wrapper
+    try:
+        return KTMoEWrapper(
+            layer_idx=0,
+            num_experts=num_experts,
+            num_experts_per_tok=options.top_k,
+            hidden_size=options.hidden_size,
+            moe_intermediate_size=options.intermediate_size,
+            method=method.name,
+            cpuinfer_threads=options.threads,
+            threadpool_count=options.threadpool_count,
+            group_size=options.group_size,
+            **adapters,
+        )
+    except ValueError as error:  # sizes that do not fit each other
+        raise SystemExit(f"error: {error}") from error
 
 
 def progress(items: Iterable, name: str, unit: str) -> Iterable:

@@ -31,7 +31,6 @@ def parse() -> argparse.Namespace:
     parser.set_defaults(expert_num=DEEPSEEK_V3_EXPERTS, warmup=1, repeat=3)
     parser.add_argument("--method", default="AMXINT8_SFT", help="an SFT method")
     parser.add_argument("--lora-rank", type=int, default=16, help="rank of the LoRA adapters")
-    parser.add_argument("--group-size", type=int, default=128, help="weights per scale, in groups")
     options = parser.parse_args()
     options.method = method_or_error(parser, options.method, sft=True)
     return options

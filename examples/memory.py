@@ -14,12 +14,12 @@ GB = 1e9
 DEEPSEEK_V3_EXPERTS = 256
 
 
-def choose_expert_num(one: KTMoEWrapper, options: argparse.Namespace) -> int:
+def choose_expert_num(probe: KTMoEWrapper, options: argparse.Namespace) -> int:
     """256, or the most experts that fit beside what training and the checks need; says which.
 
-    one: a loaded wrapper of a single expert, which tells what an expert of its method takes.
+    probe: a wrapper that tells what an expert of its method takes (`native.load_first`).
     """
-    free, per_expert, rest = available_memory(), _bytes_per_expert(one, options), _rest(options)
+    free, per_expert, rest = available_memory(), _bytes_per_expert(probe, options), _rest(options)
     most = experts_that_fit(free, per_expert, rest)
     if most < options.top_k:
         raise SystemExit(
@@ -40,17 +40,17 @@ def experts_that_fit(free: float, per_expert: float, rest: float) -> int:
     return max(0, min(DEEPSEEK_V3_EXPERTS, math.floor((0.97 * free - rest) / per_expert)))
 
 
-def _bytes_per_expert(one: KTMoEWrapper, options: argparse.Namespace) -> float:
+def _bytes_per_expert(probe: KTMoEWrapper, options: argparse.Namespace) -> float:
     """Packed weights, and 12 bytes for each LoRA value.
 
     The accuracy mode holds the value and its gradient in bf16, their sum and the reference's in
     float32; training holds teacher, student, gradient, two moments and a temporary in bf16.
     """
     adapters = 0
-    if one.mode == "sft":
+    if probe.mode == "sft":
         shapes = lora_shapes(1, options.hidden_size, options.intermediate_size, options.lora_rank)
         adapters = 12 * sum(map(math.prod, shapes.values()))
-    return one._layer.weight_bytes + adapters
+    return probe._layer.weight_bytes / probe.num_experts + adapters
 
 
 def _rest(options: argparse.Namespace) -> float:

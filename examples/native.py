@@ -1,4 +1,4 @@
-"""The extension called directly, without KTMoEWrapper: views of memory made once, no checks."""
+"""The extension called directly, past KTMoEWrapper: views of memory, no checks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kt_kernel import KTMoEWrapper
 from kt_kernel._native import ext
+from kt_kernel.reference import Expert
 from kt_kernel.synthetic import MoEInputs
 
 
@@ -14,6 +15,15 @@ def _view(name: str, tensor: Tensor) -> ext.Tensor:
     return ext.Tensor(
         name, tensor.data_ptr(), str(tensor.dtype).removeprefix("torch."), tensor.shape
     )
+
+
+def load_first(wrapper: KTMoEWrapper, expert: Expert) -> None:
+    """Loads the first expert alone.
+
+    The layer then has its memory for all of them, `weight_bytes`, but has touched that of one only.
+    """
+    names = "gate_proj", "up_proj", "down_proj"
+    wrapper._layer.load_expert(0, *map(_view, names, expert))
 
 
 class NativeCalls:

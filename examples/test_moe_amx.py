@@ -2,7 +2,7 @@
 """Accuracy and speed of the inference methods.
 
 python examples/test_moe_amx.py --mode accuracy
-python examples/test_moe_amx.py --mode perf --method AMXBF16
+python examples/test_moe_amx.py --mode perf --method AMXINT4_KGroup
 
 Exits with 1 when an error exceeds its limit, with 2 for a method that is not there.
 """
@@ -15,6 +15,7 @@ import sys
 from common import (
     METHODS,
     Layer,
+    available,
     build,
     clock,
     forward_accuracy,
@@ -48,7 +49,9 @@ def main() -> int:
     """Returns the exit status."""
     parser = options_parser("Accuracy and speed of the inference methods.")
     parser.add_argument("--mode", choices=["accuracy", "perf"], default="accuracy", help="what")
-    parser.add_argument("--method", help="inference method; without it all that are built")
+    parser.add_argument(
+        "--method", help=f"one of {available(sft=False)}; without it all, one after another"
+    )
     options = parser.parse_args()
     test = {"accuracy": test_accuracy, "perf": test_performance}[options.mode]
     names = [options.method] if options.method else [m.name for m in METHODS.values() if not m.sft]

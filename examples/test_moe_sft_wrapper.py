@@ -2,7 +2,8 @@
 """Accuracy, training and speed of the SFT methods through KTMoEWrapper.
 
 python examples/test_moe_sft_wrapper.py --mode all
-python examples/test_moe_sft_wrapper.py --mode backward --method AMXBF16_SFT
+python examples/test_moe_sft_wrapper.py --mode backward --method AMXINT8_SFT
+python examples/test_moe_sft_wrapper.py --method AMXINT4_KGroup_SFT --group-size 32
 python examples/test_moe_sft_wrapper.py --mode perf --compare-native
 
 Exits with 1 when an error exceeds its limit, the loss does not fall far enough or the wrapper costs
@@ -18,6 +19,7 @@ import sys
 import torch
 from common import (
     Layer,
+    available,
     build,
     clock,
     compute_relative_error,
@@ -215,7 +217,7 @@ def main() -> int:
     """Returns the exit status."""
     parser = options_parser("Accuracy, training and speed of the SFT methods.")
     parser.add_argument("--mode", choices=[*TESTS, "all"], default="all", help="what to test")
-    parser.add_argument("--method", default="AMXBF16_SFT", help="SFT method")
+    parser.add_argument("--method", default="AMXBF16_SFT", help=f"one of {available(sft=True)}")
     parser.add_argument(
         "--compare-native", action="store_true", help="in perf: the wrapper against the extension"
     )

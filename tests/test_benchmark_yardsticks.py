@@ -9,11 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import case, inputs, presets, relative_error, roofline, timing
 from benchmarks.wrapper_overhead import WrapperOverhead
+from kt_kernel import KTMoEWrapper
+from kt_kernel.methods import METHODS
 from kt_kernel.reference import compute_relative_error, moe_reference
 
 SFT = presets.SFT_METHODS[0]
-# Sizes of whole 16 bytes, as torch._grouped_mm demands.
-TINY = presets.Preset(experts=3, hidden=72, intermediate=40, top_k=2, tokens=6, lora_rank=8)
+# Sizes of whole groups.
+TINY = presets.Preset(experts=3, hidden=256, intermediate=128, top_k=2, tokens=6, lora_rank=8)
 
 
 @pytest.fixture
@@ -48,13 +50,13 @@ def test_the_yardstick_agrees_with_the_package(tiny, method):
 
 def test_errors_are_percents_of_every_tensor(tiny, monkeypatch):
     errors = relative_error.measure(SFT, tiny)
-    assert len(errors) == 9
+    assert len(errors) == 11
     assert all(0 < error < 1 for error in errors.values()), errors
     # One tensor of the reference twice as large: exactly its row is at 50%.
     original = relative_error.reference
 
-    def doubled(made):
-        wanted = original(made)
+    def doubled(made, *weights):
+        wanted = original(made, *weights)
         return wanted | {"grad_up_lora_b": 2 * wanted["grad_up_lora_b"]}
 
     monkeypatch.setattr(relative_error, "reference", doubled)
@@ -62,6 +64,55 @@ def test_errors_are_percents_of_every_tensor(tiny, monkeypatch):
     assert moved.pop("grad_up_lora_b") == pytest.approx(50, abs=1)
     errors.pop("grad_up_lora_b")
     assert moved == errors
+
+
+def test_the_dequantized_weights_are_those_that_the_layer_holds(tiny):
+    """A layer loaded with them computes what the layer loaded with the originals computes."""
+    for method in presets.METHODS:
+        made = case.Case(method, tiny)
+        held = [relative_error.dequantized(made, expert) for expert in range(TINY.experts)]
+        again = case.Case(method, tiny)
+        again.weights = [torch.stack(matrices) for matrices in zip(*held, strict=True)]
+        error = compute_relative_error(again.load().forward(), made.load().forward())
+        assert error < (0.002 if "KGroup" in method else 1e-4), method
+
+
+def test_kernel_errors_leave_out_the_rounding_of_the_weights(tiny):
+    errors = {method: relative_error.measure(method, tiny) for method in presets.SFT_METHODS}
+    for method, of in errors.items():
+        for name in ("output", "grad_input"):
+            kernel = of[f"kernel_{name}"]
+            if presets.FORMATS[method] is presets.BF16:
+                assert kernel == of[name]
+            else:
+                assert 0 < kernel < 2 < of[name] or (method == "AMXINT8_SFT" and kernel < of[name])
+
+
+@pytest.mark.parametrize("planted", presets.SFT_METHODS)
+@pytest.mark.parametrize("call", ["forward_sft", "backward"])
+def test_a_loss_of_precision_moves_the_rows_of_its_method_alone(tiny, monkeypatch, planted, call):
+    """Activations of one method lose four of their eight bits, in one direction."""
+    methods = presets.SFT_METHODS
+    before = {method: relative_error.measure(method, tiny) for method in methods}
+    right = getattr(KTMoEWrapper, call)
+
+    def coarse(self, activations, *rest, **options):
+        if self.method == planted:
+            activations = (activations.view(torch.int16) & ~15).view(torch.bfloat16)
+        return right(self, activations, *rest, **options)
+
+    monkeypatch.setattr(KTMoEWrapper, call, coarse)
+    after = {method: relative_error.measure(method, tiny) for method in methods}
+    for method in methods:
+        moved = {name for name, error in after[method].items() if error != before[method][name]}
+        if method != planted:
+            assert not moved
+        elif call == "forward_sft":  # what backward reads was saved coarse
+            assert moved == set(after[method])
+        else:
+            assert moved == set(after[method]) - {"output", "kernel_output"}
+    worst = "kernel_output" if call == "forward_sft" else "kernel_grad_input"
+    assert after[planted][worst] > 1.5 * before[planted][worst]
 
 
 def test_errors_are_computed_once_for_all_rows(tiny, monkeypatch, tmp_path):
@@ -116,8 +167,47 @@ def test_operations_are_those_that_a_walk_over_experts_multiplies():
     # sum of products and no matrix product, so PyTorch does not count it.
     wanted = roofline.floating_point_operations(TINY, "forward+backward")
     assert both.get_total_flops() == wanted
-    assert roofline.weight_bytes(TINY, "forward") == 2 * 3 * 3 * 72 * 40
-    assert roofline.weight_bytes(TINY, "forward+backward") == 2 * 2 * 3 * 3 * 72 * 40
+    assert roofline.weight_bytes(TINY, "forward", 0.5) == 3 * 3 * 256 * 128 / 2
+    assert roofline.weight_bytes(TINY, "forward+backward", 0.5) == 3 * 3 * 256 * 128
+
+
+@pytest.mark.parametrize("method", presets.SFT_METHODS)
+@pytest.mark.parametrize("bound", ["arithmetic", "memory"])
+def test_the_roof_is_that_of_the_methods_own_format(tiny, monkeypatch, method, bound):
+    peaks = {"bf16": 2e9, "int8": 3e9, "int4": 5e9, "int4_kgroup": 7e9}  # operations per second
+    bandwidth = 1e6 if bound == "memory" else 1e12
+
+    class Machine:
+        cpu_count = staticmethod(lambda: 2)
+        peak = staticmethod(lambda isa, form, threads, milliseconds: peaks[form])
+        read_bandwidth = staticmethod(lambda threads, mebibytes: bandwidth)
+
+    monkeypatch.setattr(roofline, "native", lambda: Machine)
+    monkeypatch.setattr(roofline.timing, "interleave", lambda functions, **bounds: [3.0])
+    suite = roofline.Roofline()
+    suite.setup(method, tiny, "forward")
+    form = METHODS[method].format
+    if bound == "memory":
+        per_weight = {"bf16": 2, "int8": 1, "int4": 0.5, "int4_kgroup": (128 / 2 + 2) / 128}
+        roof = 3 * 3 * 256 * 128 * per_weight[form] / bandwidth
+    else:
+        roof = roofline.floating_point_operations(TINY, "forward") / peaks[form]
+    over = suite.track_times_over_roofline(method, tiny, "forward")
+    assert over == pytest.approx(3.0 / roof)
+
+
+@pytest.mark.parametrize("method", presets.METHODS)
+def test_bytes_per_weight_are_what_a_layer_holds_but_for_the_scales_of_rows(monkeypatch, method):
+    """Of a layer that is large beside a huge page and has but one expert loaded."""
+    wide = presets.Preset(experts=64, hidden=2048, intermediate=1024, top_k=1, tokens=1)
+    monkeypatch.setitem(presets.PRESETS, "wide", wide)
+    monkeypatch.setattr(case, "make_weights", lambda preset: None)
+    layer = case.Case(method, "wide").native_layer()
+    matrices = [torch.ones(shape) for shape in ((1024, 2048), (1024, 2048), (2048, 1024))]
+    views = [case.native().Tensor("w", w.data_ptr(), "float32", w.shape) for w in matrices]
+    layer.load_expert(0, *views)
+    held = layer.weight_bytes / wide.weights
+    assert 1 <= held / presets.FORMATS[method].bytes_per_weight < 1.02
 
 
 def test_timings_take_turns(monkeypatch):

@@ -1,5 +1,6 @@
 """The asv suites: what asv sees of them, their inputs, their yardsticks."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -43,6 +44,8 @@ def test_the_suites_of_the_design_exist(suites):
         "RelativeError.track_output",
         "RelativeError.track_grad_input",
         "RelativeError.track_grad_routing_weights",
+        "RelativeError.track_kernel_error",
+        "RelativeError.track_kernel_error_grad_input",
         "Roofline.track_times_over_roofline",
         "Roofline.track_times_over_torch",
         "Memory.peakmem_forward",
@@ -62,16 +65,33 @@ def test_every_benchmark_says_its_version_unit_and_parameters(suites):
             assert benchmark.param_names[:2] == ["method", "preset"], benchmark.name
 
 
-def test_quick_is_the_quick_presets_and_the_imports(suites):
-    chosen, left = set(), set()
+def test_quick_is_the_sft_methods_on_the_quick_presets_all_errors_and_the_imports(suites):
     for benchmark in suites:
-        for values in benchmark.params[-1] if len(benchmark.params) == 1 else benchmark.params[1]:
-            row = f"{benchmark.name}('any', {values})"
-            (chosen if re.search(presets.QUICK, row) else left).add(values.strip("'"))
-    assert chosen == {"quick-compute", "quick-memory"} | {
-        value.strip("'") for b in suites if b.param_names == ["statement"] for value in b.params[0]
+        suite, metric = benchmark.name.split(".")[-2:]
+        for choice in itertools.product(*benchmark.params):
+            quick = bool(re.search(presets.QUICK, f"{benchmark.name}({', '.join(choice)})"))
+            if suite == "Import":
+                assert quick
+                continue
+            method, preset = (value.strip("'") for value in choice[:2])
+            wanted = preset in ("quick-compute", "quick-memory")
+            wanted &= method in presets.SFT_METHODS or suite == "RelativeError"
+            wanted &= metric not in ("time_wrapper", "time_native")
+            assert quick == wanted, (benchmark.name, choice)
+
+
+def test_the_inference_methods_are_in_the_suites_that_say_something_of_them(suites):
+    measured = {b.name.split(".", 1)[1] for b in suites if repr("AMXINT4_KGroup") in b.params[0]}
+    assert measured == {
+        "Forward.time_forward",
+        "Memory.track_bytes_per_weight",
+        "Memory.peakmem_forward",
+        "RelativeError.track_output",
     }
-    assert left == {"S1", "S2", "S3"}
+    for benchmark in suites:
+        if benchmark.param_names != ["statement"]:
+            methods = [value.strip("'") for value in benchmark.params[0]]
+            assert tuple(methods) in (presets.SFT_METHODS, presets.METHODS), benchmark.name
 
 
 def test_presets_route_every_expert_the_same_number_of_tokens():
@@ -100,6 +120,8 @@ def test_every_method_of_the_package_is_measured():
     aliases = {"BF16"}  # AMXBF16 under another name
     assert set(presets.METHODS) == set(METHODS) - aliases
     assert set(presets.SFT_METHODS) == {m.name for m in METHODS.values() if m.sft}
+    for method, form in presets.FORMATS.items():
+        assert form.name == METHODS[method].format
 
 
 def test_weights_are_drawn_without_repeating_an_expert():

@@ -6,39 +6,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from example_scripts import INFERENCE, ROOT, SFT, SMALL, run, run_with
 
 from kt_kernel.methods import METHODS
 
-ROOT = Path(__file__).resolve().parent.parent
-SFT, INFERENCE = "examples/test_moe_sft_wrapper.py", "examples/test_moe_amx.py"
-SMALL = shlex.split(
-    "--expert-num 8 --hidden-size 256 --intermediate-size 128 --top-k 4 --qlen 16 "
-    "--iterations 2 --warmup 1 --repeat 3"
-)
 LATENCY = r"^{} +(\S+) ms mean +(\S+) ms median +(\S+) tokens/s$"
-
-
-def run(*command, **environment):
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def run_with(patch, script, *options):
-    """The script after `patch`, a piece of Python that breaks something."""
-    program = (
-        f"import runpy, sys; sys.path.insert(0, 'examples'); sys.argv = {[script, *options]!r}\n"
-        f"{patch}\nrunpy.run_path({script!r}, run_name='__main__')"
-    )
-    return run("-c", program)
 
 
 def sections(output):
@@ -52,8 +26,9 @@ def check_latency(output, name, qlen):
     assert rate == pytest.approx(qlen / mean * 1e3, rel=0.01, abs=0.1)
 
 
-def test_all_modes_of_the_sft_script():
-    result = run(SFT, "--mode", "all", *SMALL)
+@pytest.mark.parametrize("method", [method for method in METHODS.values() if method.sft])
+def test_all_modes_of_the_sft_script(method):
+    result = run(SFT, "--mode", "all", "--method", method.name, *SMALL)
     assert result.returncode == 0, result.stderr
     assert sections(result.stdout) == [
         "forward accuracy",
@@ -61,8 +36,11 @@ def test_all_modes_of_the_sft_script():
         "training loop",
         "performance",
     ]
+    assert f"({method.name}) ===" in result.stdout
     for name in ("output", "grad_input", "grad_weights", "grad_gate_lora_a", "grad_down_lora_b"):
-        assert re.search(rf"^{name} .*passed$", result.stdout, re.MULTILINE), name
+        limit = method.forward_limit if name == "output" else method.backward_limit
+        line = rf"^{name} .*limit {100 * limit:g}%: passed$"
+        assert re.search(line, result.stdout, re.MULTILINE), name
     losses = [float(loss) for loss in re.findall(r"loss (\d\.\d+)$", result.stdout, re.MULTILINE)]
     assert losses[0] == 1
     assert losses[-1] < 0.05
@@ -85,6 +63,37 @@ def test_tensor_parallel_parts_and_another_rank():
     options = ["--threadpool-count", "2", "--lora-rank", "5", "--lora-alpha", "10"]
     result = run(SFT, "--mode", "backward", *options, *SMALL)
     assert result.returncode == 0, result.stderr
+
+
+def output_error(output):
+    return float(re.search(r"^output +error mean (\S+)%", output, re.MULTILINE)[1])
+
+
+def test_smaller_groups_err_less():
+    method, errors = ["--mode", "forward", "--method", "AMXINT4_KGroup_SFT"], []
+    for size in ("128", "32"):
+        result = run(SFT, *method, "--group-size", size, *SMALL)
+        assert result.returncode == 0, result.stderr
+        errors.append(output_error(result.stdout))
+    assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--group-size", "48"], "error: group_size is 48, wanted 32, 64 or 128"),
+        (
+            ["--group-size", "64", "--intermediate-size", "96"],
+            "error: intermediate_size / parts is 96, wanted a multiple of group_size 64",
+        ),
+        (["--threadpool-count", "3"], "error: threadpool_count=3 does not divide"),
+    ],
+)
+def test_sizes_that_do_not_fit_each_other_are_one_line(options, message):
+    result = run(SFT, "--method", "AMXINT4_KGroup_SFT", *SMALL, *options)
+    assert result.returncode == 1
+    assert result.stderr.startswith(message), result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_wrapper_against_native_decides_by_the_overhead_it_prints():
@@ -185,79 +194,19 @@ def test_a_fault_fails_the_inference_script():
     assert "=== FAILED ===" in result.stdout
 
 
-def test_fewer_experts_where_memory_is_short_said_in_one_line():
-    patch = "import memory; memory.available_memory = lambda: 0.56e9"
-    small = SMALL[2:]
-    result = run_with(patch, SFT, "--mode", "forward", *small)
-    assert result.returncode == 0, result.stderr
-    line = result.stdout.splitlines()[0]
-    found = re.fullmatch(
-        r"256 experts need (\S+) GB and 0\.6 GB are free: "
-        r"running with (\d+) experts \(--expert-num to choose\)",
-        line,
-    )
-    assert found, line
-    assert 4 <= int(found[2]) < 256
-
-
-def test_too_few_experts_for_top_k_is_an_error():
-    patch = "import memory; memory.available_memory = lambda: 0.5e9"
-    result = run_with(patch, SFT, "--mode", "forward", *SMALL[2:])
-    assert result.returncode == 1
-    assert re.search(r"error: \d experts fit in the 0.5 GB .* --top-k 4 needs", result.stderr)
-    result = run(SFT, "--expert-num", "3", *SMALL[2:])
-    assert "error: --expert-num 3 is less than --top-k 4" in result.stderr
-
-
-@pytest.fixture
-def memory(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    import memory
-
-    return memory
-
-
-def test_as_many_experts_as_fit(memory):
-    assert memory.experts_that_fit(free=100e9, per_expert=90e6, rest=1e9) == 256
-    assert memory.experts_that_fit(free=10e9, per_expert=90e6, rest=1e9) == 96  # 8.7 / .09
-    assert memory.experts_that_fit(free=1e9, per_expert=90e6, rest=1e9) == 0
-
-
-def write_group(folder, **files):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name.replace("__", ".")).write_text(text)
-
-
-def test_memory_limits_of_control_groups_are_seen(memory, tmp_path):
-    write_group(
-        tmp_path / "a",
-        memory__max="5000\n",
-        memory__current="3000\n",
-        memory__stat="anon 1\ninactive_file 1000\n",
-    )
-    write_group(tmp_path / "a" / "b", memory__max="max\n", memory__current="7\n", memory__stat="")
-    assert list(memory.left_in_groups("0::/a/b\n", tmp_path)) == [3000]
-    assert list(memory.left_in_groups("0::/\n", tmp_path)) == []
-    write_group(
-        tmp_path / "memory",
-        memory__limit_in_bytes="900\n",
-        memory__usage_in_bytes="500\n",
-        memory__stat="total_inactive_file 100\n",
-    )
-    groups = "5:cpu,cpuacct:/x\n3:memory:/not/mounted/here\n"
-    assert list(memory.left_in_groups(groups, tmp_path)) == [500]
-
-
-def test_available_memory_is_what_the_system_says(memory):
-    assert 0 < memory.available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def test_the_tiny_model_learns():
     result = run("examples/train_tiny.py")
     assert result.returncode == 0, result.stderr
     losses = [float(loss) for loss in re.findall(r"loss (\S+)", result.stdout)]
     assert losses[0] > 4 > 1 > losses[-1]
+
+
+def test_a_whole_layer_loads_and_trains():
+    options = shlex.split("--expert-num 8 --hidden-size 256 --intermediate-size 128 --top-k 4")
+    method = ["--method", "AMXINT4_KGroup_SFT", "--group-size", "32"]
+    result = run("examples/full_layer.py", *method, *options, "--qlen", "16")
+    assert result.returncode == 0, result.stderr
+    check_latency(result.stdout, "forward+backward", 16)
 
 
 def test_the_build_script_from_a_copy_of_the_tree(tmp_path):

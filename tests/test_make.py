@@ -44,10 +44,10 @@ def test_make_bench_measures_publishes_and_prints(clone):
     table = done.stdout[done.stdout.index("\nsuite ") :]
     for suite in ("Forward", "Backward", "TrainingStep", "WrapperOverhead", "Roofline", "Memory"):
         for preset in ("quick-compute", "quick-memory"):
-            assert re.search(rf"^{suite} .* {presets.SFT_METHODS[0]} +{preset} ", table, re.M), (
-                suite
-            )
-    assert len(re.findall(r"^RelativeError ", table, re.M)) == 9 * 2 + 2
+            for method in presets.SFT_METHODS:
+                assert re.search(rf"^{suite} .* {method} +{preset} ", table, re.M), suite
+    of_sft, of_inference = 11 * len(presets.SFT_METHODS), len(presets.INFERENCE_FORMATS)
+    assert len(re.findall(r"^RelativeError ", table, re.M)) == 2 * (of_sft + of_inference)
     assert len(re.findall(r"^Import ", table, re.M)) == 2
     assert "failed" not in table
     assert not re.search(r"\bn/a\b", table)
