@@ -81,10 +81,10 @@ def test_smaller_groups_err_less():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--group-size", "48"], "error: group_size is 48, wanted 32, 64 or 128"),
+        (["--group-size", "48"], "error: group_size: wanted 32, 64 or 128, got 48"),
         (
             ["--group-size", "64", "--intermediate-size", "96"],
-            "error: intermediate_size / parts is 96, wanted a multiple of group_size 64",
+            "error: moe_intermediate_size: wanted a multiple of threadpool_count=1 times ",
         ),
         (["--threadpool-count", "3"], "error: threadpool_count=3 does not divide"),
     ],

@@ -1,6 +1,7 @@
 """What loading takes at its peak, measured in a process of its own: the result and one expert."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -79,11 +80,13 @@ print(json.dumps([layer._layer.weight_bytes, bytes_of("VmHWM") - before]))
     ],
 )
 def test_loading_peaks_at_one_expert_above_the_result(method, way):
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, method, way], capture_output=True, text=True, check=False
-    )
+    # Tensors of an expert are mapped one by one, so that what is freed is gone at once: how much of
+    # a heap the allocator keeps is a matter of chance.
+    at_once = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, "-c", LOAD, method, way]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=at_once)
     assert done.returncode == 0, done.stderr
     result, peak = json.loads(done.stdout)
     assert peak >= 0.99 * result  # it was measured
-    # One expert in bfloat16, and what the allocator keeps of the one before.
+    # One expert in bfloat16, and as much again for what else a process does meanwhile.
     assert peak - result < 2 * BF16_EXPERT
