@@ -54,6 +54,7 @@ struct Avx2 {
         _mm_packus_epi32(_mm256_castsi256_si128(chosen), _mm256_extracti128_si256(chosen, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), half);
   }
+  static F add_product(F sum, F x, F y) { return _mm256_fmadd_ps(x, y, sum); }
   static F minimum(F a, F b) { return _mm256_min_ps(a, b); }
   static F maximum(F a, F b) { return _mm256_max_ps(a, b); }
   static F scale_by_power(F x, F power) {

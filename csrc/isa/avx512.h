@@ -37,6 +37,7 @@ struct Avx512Vector {
     const __m512i packed = _mm512_permutexvar_epi16(_mm512_load_si512(high), chosen);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_castsi512_si256(packed));
   }
+  static F add_product(F sum, F x, F y) { return _mm512_fmadd_ps(x, y, sum); }
   static F minimum(F a, F b) { return _mm512_min_ps(a, b); }
   static F maximum(F a, F b) { return _mm512_max_ps(a, b); }
   static F scale_by_power(F x, F power) {

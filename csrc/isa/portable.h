@@ -46,6 +46,7 @@ struct Portable {
     const H h = __builtin_convertvector(chosen >> 16, H);
     __builtin_memcpy(p, &h, sizeof h);
   }
+  static F add_product(F sum, F x, F y) { return sum + x * y; }
   // As MINPS and MAXPS: the second operand if either is NaN.
   static F minimum(F a, F b) { return a < b ? a : b; }
   static F maximum(F a, F b) { return a > b ? a : b; }

@@ -22,7 +22,8 @@ struct TileRows {
 };
 
 // c[i][j] += w_scale[j] * sum over granules of scale[i] * (start[i] + sum of a * panel);
-// w_scale null: 1.
+// w_scale null: 1. Products are added by name: left to itself the compiler fuses them in the tile
+// of one size and not in that of another, and how columns fall into tiles depends on the threads.
 template <class T, int rows, int vectors>
 void integer_tile(TileRows<T> a, const typename T::Panel* panel, int depth, const float* w_scale,
                   float* c, int ldc) {
@@ -54,7 +55,7 @@ void integer_tile(TileRows<T> a, const typename T::Panel* panel, int depth, cons
     KT_UNROLL for (int i = 0; i < rows; ++i) {
       const auto scale = I::set1(a.scale[i]);
       KT_UNROLL for (int j = 0; j < kWide; ++j) {
-        total[i][j] = total[i][j] + scale * T::to_floats(acc[i][j]);
+        total[i][j] = I::add_product(total[i][j], scale, T::to_floats(acc[i][j]));
       }
     }
     a.scale += a.next;
@@ -63,9 +64,10 @@ void integer_tile(TileRows<T> a, const typename T::Panel* panel, int depth, cons
   KT_UNROLL for (int i = 0; i < rows; ++i) {
     KT_UNROLL for (int j = 0; j < kWide; ++j) {
       float* const to = c + static_cast<std::int64_t>(i) * ldc + j * I::kWidth;
-      auto value = total[i][j];
-      if (w_scale != nullptr) value = value * I::load(w_scale + j * I::kWidth);
-      I::store(to, I::load(to) + value);
+      const auto before = I::load(to);
+      I::store(to, w_scale != nullptr
+                       ? I::add_product(before, total[i][j], I::load(w_scale + j * I::kWidth))
+                       : before + total[i][j]);
     }
   }
 }
