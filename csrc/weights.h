@@ -12,7 +12,7 @@ namespace kt {
 
 // Each throws std::invalid_argument that names the tensor and the first bad row.
 // Weights [n][k] that are NaN or infinite, which codes can't be.
-void want_finite(Pool::Use& pool, const Kernels& kernels, const Tensor& weights);
+void want_finite(Pool::Use& pool, const Kernels& kernels, const Tensor& t);
 // Codes [n][k] out of the format's range, and scales [n] or [n][groups] that are not finite or,
 // where codes are not, zero.
 void want_codes(Pool::Use& pool, const Kernels& kernels, const Tensor& codes, const Tensor& scales);

@@ -47,7 +47,7 @@ struct INT4KGroup {
           scale(reinterpret_cast<Half*>(back + rows16(shape))),
           groups(shape.k / shape.group) {}
     // The scales of 16 rows for the group `g` of their columns.
-    Half* of(int row, int g) const {
+    [[nodiscard]] Half* of(int row, int g) const {
       return scale + (std::int64_t{row} / kLanes * groups + g) * kLanes;
     }
   };

@@ -1,6 +1,7 @@
 #include "isa/target.h"
 
-KT_TARGET_BEGIN("amx-tile,amx-bf16,amx-int8,avx512bf16,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+KT_TARGET_BEGIN(
+    "amx-tile,amx-bf16,amx-int8,avx512bf16,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #include "isa/operators.h"
 
 #include "isa/avx512.h"

@@ -66,7 +66,7 @@ float best_scale(const FloatRow& row, int from, int to, int low, int high) {
   const float widest =
       end / static_cast<float>(low);  // the extreme becomes `low`, whatever its sign
   constexpr float kLeast = 1e-37F;
-  if (!(widest > kLeast || widest < -kLeast)) return 0.0F;
+  if (widest <= kLeast && widest >= -kLeast) return 0.0F;
   // Sums of large weights would overflow, so they are taken in units of the power of two below
   // `widest`. An exponent e + 127 is 254 less that of the inverse.
   const auto exponent = __builtin_bit_cast(std::uint32_t, widest) & 0x7f800000U;
