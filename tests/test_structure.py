@@ -158,7 +158,7 @@ def test_baseline_code_alone_is_no_proof(tmp_path):
     assert "no AVX code" in fault
 
 
-TARGET = re.compile(r'KT_TARGET_BEGIN\("([^"]*)"\)')
+TARGET = re.compile(r'KT_TARGET_BEGIN\(\s*"([^"]*)"\)')
 
 
 @pytest.mark.parametrize(
