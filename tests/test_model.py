@@ -20,6 +20,10 @@ MODELLED = {"amx", "avx512_bf16", "avx512_vnni", "avx512_f32"}
 TESTS = [
     "tests/test_kernels.py",
     "tests/test_products.py",
+    "tests/test_integer_kernels.py::test_weights_read_by_one_row_each",
+    "tests/test_integer_kernels.py::test_exact_product_of_some_columns",
+    "tests/test_integer_kernels.py::test_what_is_not_finite_spoils_its_row_and_no_other",
+    "tests/test_layer_integers.py::test_parts",
     "tests/test_layer_native.py::test_gradients_are_those_of_autograd",
     "tests/test_layer_native.py::test_sizes_of_one",
     "tests/test_layer_native.py::test_parts",
@@ -69,7 +73,8 @@ def test_kernels_on_the_model(extension, tmp_path):
     cases = ET.parse(report).getroot().findall(".//testcase")
     passed = [case.attrib["name"] for case in cases if not len(case)]  # no failure, no skip
     assert len(passed) == len(cases)
-    for test in ("test_product", "test_swiglu", "test_gradients", "test_sizes", "test_parts"):
+    tests = ("test_product", "test_swiglu", "test_gradients", "test_sizes", "test_parts")
+    for test in (*tests, "test_weights_read", "test_exact", "test_what_is_not_finite"):
         names = [name for name in passed if name.startswith(test)]
         assert names, test
         tested = {isa for isa in MODELLED if any(f"[{isa}" in name for name in names)}
