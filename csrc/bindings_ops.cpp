@@ -93,7 +93,6 @@ py::tuple product(const std::string& isa, const std::string& format, const std::
   const int ldc = round_up(to - from, kLanes);
   Pool::Use pool(1);
   Scratch& s = pool.scratch();
-  s.ran = "";
   for (int i = 0; i < m * ldc; ++i) s.c[0][i] = 0.0F;
   const Rows rows = rows_of(a.data(), a.shape(1), DType::bfloat16);
   const int axis = k_axis ? 0 : 1;
@@ -110,7 +109,7 @@ py::tuple product(const std::string& isa, const std::string& format, const std::
   for (int i = 0; i < m; ++i) {
     for (int j = 0; j < to - from; ++j) out.mutable_at(i, j) = s.c[0][i * ldc + j];
   }
-  return py::make_tuple(out, s.ran);
+  return py::make_tuple(out, pool.ran());
 }
 
 // g, u [m][n], n a multiple of 16; returns (gate, up, h) as activations.

@@ -167,7 +167,7 @@ std::int64_t Layer::forward(const Tensor& x, const Tensor& ids, const Tensor& we
     ForwardWalk(*this, pool)
         .run(x, std::move(routing), out, first, n, slot != nullptr ? &slot->chunks[used] : nullptr);
   }
-  ran_ = pool.scratch().ran;
+  ran_ = pool.ran();
   if (slot == nullptr) return 0;
   slot->used = used;
   slot->tokens = tokens;
@@ -222,7 +222,7 @@ void Layer::backward(std::int64_t ticket, const Tensor& grad_out, const Tensor& 
     kernels_.sum_parts(reinterpret_cast<const float*>(sums[i].data()), 1, 0,
                        to.shape[0] * to.shape[1] * to.shape[2], to.dtype, to.data);
   }
-  if (slot->used > 0) ran_ = pool.scratch().ran;
+  if (slot->used > 0) ran_ = pool.ran();
   const_cast<Slot*>(slot)->ticket = 0;
 }
 

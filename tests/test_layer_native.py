@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from conftest import SUPPORTED
 from native_layer import (
     Sizes,
     backward,
@@ -15,6 +16,8 @@ from native_layer import (
     unwritten,
     view,
 )
+
+from kt_kernel._native import ext
 
 # Of inputs that bfloat16 holds: what remains is the rounding of what passes between the kernels.
 # WORST is of a single number, in units of the tensor's root mean square.
@@ -63,6 +66,20 @@ def test_gradients_are_those_of_autograd(isa, sizes):
     results = step(layer, problem)
     assert layer.isa == isa
     assert_near(results, reference(problem))
+
+
+def test_the_instruction_set_is_that_of_the_workers():
+    """Late to a small layer, the calling thread may have had no product of its own."""
+    problem = make_problem(Sizes(experts=2, hidden=200, inter=200, tokens=2))
+    layers = {}
+    for name in SUPPORTED:
+        ext.force_isa(name)
+        layers[name] = make_layer(problem, threads=5)
+    ext.force_isa("")
+    for _ in range(200):
+        for name, layer in layers.items():
+            step(layer, problem)
+            assert layer.isa == name
 
 
 @pytest.mark.parametrize(

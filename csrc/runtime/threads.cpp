@@ -179,6 +179,15 @@ void Pool::run(int threads, int parts, int tasks, Task task, void* context) {
 Pool::Use::Use(int threads)
     : pool_(Pool::instance()), lock_(pool_.mutex_), threads_(threads > 0 ? threads : cpu_count()) {
   pool_.grow(threads_);
+  for (const auto& each : pool_.state_->scratch) each->view.ran = "";
+}
+
+// A worker that came late may have had no task, the calling thread too.
+const char* Pool::Use::ran() const {
+  for (const auto& each : pool_.state_->scratch) {
+    if (*each->view.ran != '\0') return each->view.ran;
+  }
+  return "";
 }
 
 Scratch& Pool::Use::scratch() { return pool_.state_->scratch[0]->view; }

@@ -47,6 +47,8 @@ class Pool {
     [[nodiscard]] int threads() const { return threads_; }
     Arena& arena() { return pool_.arena_; }
     Scratch& scratch();  // the calling thread's
+    // The instruction set of the products so far, empty before the first.
+    [[nodiscard]] const char* ran() const;
 
    private:
     Pool& pool_;
