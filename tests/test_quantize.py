@@ -77,6 +77,27 @@ def test_weights_are_scale_times_code(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_largest_weights_round_as_others_do(case):
+    ordinary = weight(case)
+    ordinary /= ordinary.abs().max()
+
+    def error(w):
+        rounded = dequantize(*quantize(w, case.format, case.group or 128), case.format)
+        return ((rounded.double() - w).abs().mean() / w.double().abs().mean()).item()
+
+    assert error(ordinary * 2.5e38) == pytest.approx(error(ordinary), rel=1e-3)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_largest_scales_are_held(case):
+    codes, scales = quantize(weight(case), case.format, case.group or 128)
+    codes.clamp_(-1, 1)
+    scales[:] = 3.25 * 2.0**126
+    expected = codes.float() * spread(scales, case)
+    assert torch.equal(dequantize(codes, scales, case.format), expected)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_experts_rows_and_strides_do_not_matter(case):
     group = case.group or 128
     matrices = [weight(case, seed=seed) for seed in range(EXPERTS)]

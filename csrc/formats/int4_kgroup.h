@@ -59,10 +59,12 @@ struct INT4KGroup {
     return s.unit[row] * half_to_float(s.of(row, g)[row % kLanes]);
   }
 
-  // The least power of two that is no smaller than |x|.
+  // The least power of two that is no smaller than |x|, or 2^127: twice that is infinite, and
+  // float16 holds scales of two units as well.
   static float power_above(float x) {
     const auto bits = __builtin_bit_cast(std::uint32_t, x) & 0x7fffffffU;
-    return __builtin_bit_cast(float, (bits + 0x7fffffU) & 0x7f800000U);
+    const auto power = (bits + 0x7fffffU) & 0x7f800000U;
+    return __builtin_bit_cast(float, power < 0x7f000000U ? power : 0x7f000000U);
   }
 
   // Rows' units, scales and steps: scale_of(row, group) in float32, `most` its largest magnitude.
@@ -93,7 +95,7 @@ struct INT4KGroup {
     // so pack_codes, whose unit is that of the largest scale, never has a coarser one, and the
     // scales of a packed matrix come back from it as they are.
     store_scales(
-        n0, n1, shape, to, [&](int r) { return 2.0F * extreme<I>(row_at(r), 0, shape.k) / kLow; },
+        n0, n1, shape, to, [&](int r) { return extreme<I>(row_at(r), 0, shape.k) * (2.0F / kLow); },
         [&](int r, int g) {
           return best_scale<I>(row_at(r), g * shape.group, (g + 1) * shape.group, kLow, kHigh);
         });
