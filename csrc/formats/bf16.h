@@ -83,6 +83,8 @@ struct BF16 {
   // Outputs [o, o + 16) by sums [s, s + depth): the stored blocks, where they lie.
   static constexpr int kMaxDepth = 1 << 30;
   static constexpr int kDirectVectors = 1 << 20;  // the next columns' blocks follow
+  static constexpr bool kStored = true;
+  static constexpr int kSpan = 2 * kBlockBytes;  // of 16 columns
   template <class I, Axis axis>
   static Blocks blocks(const Packed& w, int o, int s, int /*depth*/, std::byte* /*scratch*/) {
     const std::int64_t group = std::int64_t{2} * round_up(w.k, kLanes) * kLanes;
@@ -98,6 +100,7 @@ struct BF16 {
 struct Unpacked {
   static constexpr int kMaxDepth = 1024;  // 16 rows x 1024 columns in 32 KiB
   static constexpr int kDirectVectors = 1;
+  static constexpr bool kStored = false;
   template <class I, Axis axis>
   static Blocks blocks(const RowMajor& w, int o, int s, int depth, std::byte* scratch) {
     if constexpr (axis == Axis::k) {

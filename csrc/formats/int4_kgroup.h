@@ -1,9 +1,9 @@
 // INT4 weights with a scale for every 32, 64 or 128 columns of a row: codes -8 .. 7.
 //
-// Layout: the codes (shared/codes.h), then per row of n padded to 16 two float32, [n16] each:
-// `unit`, a power of two, and `back`; then float16 [n16 / 16][k / group][16 rows], the groups'
-// scales in units of their row's. Published scales in bfloat16 or float16 are held exactly that
-// way, down to 2^-14 of the row's unit.
+// Layout: the codes (shared/codes.h), then per row of n padded to 16 three float32, [n16] each:
+// `unit`, a power of two, `back`, and `step`, which is unit / back; then the groups' scales in
+// units of their row's, float16 [n16 / 16][k / group][16 rows]. Published scales in bfloat16 or
+// float16 are held exactly that way, down to 2^-14 of the row's unit.
 //
 //   w[n][k] = unit[n] * scale[n / 16][k / group][n % 16] * code[n][k]
 //
@@ -29,7 +29,7 @@ struct INT4KGroup {
   }
   static std::size_t bytes(const Shape& shape) {
     return Block::bytes(shape) +
-           rows16(shape) * (2 * sizeof(float) + static_cast<std::size_t>(shape.k / shape.group) *
+           rows16(shape) * (3 * sizeof(float) + static_cast<std::size_t>(shape.k / shape.group) *
                                                     sizeof(std::uint16_t));
   }
 
@@ -38,13 +38,15 @@ struct INT4KGroup {
   struct Parts {
     Float* unit;
     Float* back;
+    Float* step;
     Half* scale;
     int groups;
 
     Parts(const Shape& shape, Byte* data)
         : unit(reinterpret_cast<Float*>(data + Block::bytes(shape))),
           back(unit + rows16(shape)),
-          scale(reinterpret_cast<Half*>(back + rows16(shape))),
+          step(back + rows16(shape)),
+          scale(reinterpret_cast<Half*>(step + rows16(shape))),
           groups(shape.k / shape.group) {}
     // The scales of 16 rows for the group `g` of their columns.
     [[nodiscard]] Half* of(int row, int g) const {
@@ -83,6 +85,7 @@ struct INT4KGroup {
       }
       to.unit[r] = unit;
       to.back[r] = unit * largest * (8.0F / 127.0F);
+      to.step[r] = largest > 0.0F ? 127.0F / (8.0F * largest) : 0.0F;
     }
   }
   static float max_of(float a, float b) { return a > b ? a : b; }
@@ -171,17 +174,17 @@ struct INT4KGroup {
   }
   template <class T>
   struct Decoder {
+    static constexpr bool kPlain = false;
     typename T::Bytes tables[T::kParts];
 
+    Decoder() = default;
     Decoder(const Packed& w, int row, int column) {
       using I = typename T::Vector;
       const Stored held = stored(w);
       alignas(64) float steps[kLanes];  // of a code, in steps of `back`
       I::from_half(held.of(row, min(column, w.k - 1) / w.group), steps);
       for (int i = 0; i < kLanes; i += I::kWidth) {
-        // A row without weights has back = 0 and scales of 0: any step but NaN will do.
-        const auto back = I::maximum(I::load(held.back + row + i), I::set1(1e-38F));
-        I::store(steps + i, I::load(steps + i) * (I::load(held.unit + row + i) / back));
+        I::store(steps + i, I::load(steps + i) * I::load(held.step + row + i));
       }
       T::make_tables(steps, tables);
     }

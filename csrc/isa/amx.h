@@ -155,7 +155,7 @@ struct Amx : Avx512Bf16 {
   class Tiles {
    public:
     void operator()(int m, int vectors, const act_t* a, int lda, const act_t* panel, int depth,
-                    float* c, int ldc) {
+                    float* c, int ldc, Ahead ahead) {
       // Tiles and steps are alike, so that one configuration serves all: 49 rows are four tiles of
       // 13, the last of which ends behind A's and C's (16 tiles at most: within kMaxRows), and 48
       // columns are two steps of 24.
@@ -167,6 +167,7 @@ struct Amx : Avx512Bf16 {
                         std::int64_t{4} * ldc};
       unit_.configure(x.rows, x.step);
       stored(panel);
+      ahead.fetch(0, 1);  // the unit works on beside the loads
       tile_product<DotBf16>(x, count, vectors, reinterpret_cast<const std::byte*>(a),
                             reinterpret_cast<const std::byte*>(panel),
                             reinterpret_cast<std::byte*>(c));

@@ -24,11 +24,13 @@ struct AmxInteger : Avx512Vnni {
    public:
     // As IntegerTiles in ops/gemm_integer.h.
     void operator()(int m, int vectors, const IntegerRows<AmxInteger>& a, int column,
-                    const Panel* panel, int depth, const float* w_scale, float* c, int ldc) {
+                    const Panel* panel, int depth, const float* w_scale, float* c, int ldc,
+                    Ahead ahead) {
       const int count = div_up(m, kTileRows);
       const int rows = div_up(m, count);  // alike; the last tile's may end behind A's (scratch)
       stored(panel);
       for (int first = 0; first < depth; first += a.granule) {
+        ahead.fetch(first / a.granule, div_up(depth, a.granule));
         const int columns = min(a.granule, depth - first);
         const float* const scale = a.scale + (column + first) / a.granule * m;
         const std::int32_t* const start = a.start + (column + first) / a.granule * m;

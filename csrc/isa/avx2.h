@@ -22,7 +22,6 @@ struct Avx2 {
   // steps, 310 with 256 rows.
   static constexpr int kDirectDepth = 128;
   static constexpr int kDirectVectors = 1;
-  static constexpr int kPrefetchAlongK = 4096;  // bytes ahead of the block being widened
   static constexpr int kPrefetchAlongN = 512;
 
   using Integer = struct Avx2Integer;
@@ -57,6 +56,18 @@ struct Avx2 {
   static F add_product(F sum, F x, F y) { return _mm256_fmadd_ps(x, y, sum); }
   static F minimum(F a, F b) { return _mm256_min_ps(a, b); }
   static F maximum(F a, F b) { return _mm256_max_ps(a, b); }
+  // Of magnitudes that are >= 0, NaN above infinity: as integers, bits have their order.
+  static F larger(F most, F x) {
+    const __m256i b = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(most), b));
+  }
+  static float largest(F v) {
+    const __m256i bits = _mm256_castps_si256(v);
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(m));
+  }
   static F scale_by_power(F x, F power) {
     const __m256i shifted = _mm256_slli_epi32(_mm256_castps_si256(power), 23);
     return x * _mm256_castsi256_ps(_mm256_add_epi32(shifted, _mm256_set1_epi32(0x3f800000)));
@@ -95,8 +106,6 @@ struct Avx2 {
 
   static void unpack_k(const std::byte* blocks, int depth, float* out) {
     for (int k = 0; k < depth; k += 8, blocks += 256, out += 8 * kLanes) {
-      for (int line = 0; line < 256; line += 64)
-        __builtin_prefetch(blocks + kPrefetchAlongK + line, 0, 2);
       KT_UNROLL for (int half = 0; half < 2; ++half) {
         const auto* const p = reinterpret_cast<const __m256i*>(blocks) + half;
         __m256i v[4];
@@ -110,8 +119,6 @@ struct Avx2 {
 
   static void unpack_n(const std::byte* blocks, std::int64_t stride, int depth, float* out) {
     for (int g = 0; g < depth; g += kLanes, blocks += stride) {
-      for (int line = 0; line < 512; line += 64)
-        __builtin_prefetch(blocks + kPrefetchAlongN + line, 0, 2);
       KT_UNROLL for (int r = 0; r < kLanes; ++r, out += kLanes) {
         const auto* const p = reinterpret_cast<const __m128i*>(blocks + ((r % 4) * 4 + r / 4) * 16);
         store(out, widen(_mm_loadu_si128(p)));

@@ -23,6 +23,7 @@ struct Avx2Integer {
   static constexpr int kDirectRows = 0;  // always by way of a panel
 
   static Ints set1(std::int32_t x) { return _mm256_set1_epi32(x); }
+  static Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
   static __m256 to_floats(Ints v) { return _mm256_cvtepi32_ps(v); }
   static __m256i load_register(const void* p) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(p));
@@ -78,8 +79,6 @@ struct Avx2Integer {
   template <class F>
   static void unpack_k(const std::byte* group, int column, int depth, Panel* out) {
     for (int k = 0; k < depth; k += kLanes, out += kLanes * kLanes) {
-      const std::byte* const ahead = F::Block::span(group, column + k) + Avx2::kPrefetchAlongK;
-      for (int line = 0; line < F::Block::kSpan; line += 64) __builtin_prefetch(ahead + line, 0, 2);
       KT_UNROLL for (int h = 0; h < 2; ++h) {
         Bytes v[4];
         KT_UNROLL for (int j = 0; j < 4; ++j) {
@@ -117,13 +116,25 @@ struct Avx2Integer {
                         _mm256_cvtepu8_epi16(_mm256_extracti128_si256(pairs, 1)));
   }
 
+  // In the order of the panel's sums: the second and the third of each quad change places.
   template <Axis axis>
-  static void store(A* out, const float* codes) {
+  static Ints round(const float* values, A* out) {
+    const Ints low = _mm256_cvtps_epi32(_mm256_loadu_ps(values));
+    const Ints high = _mm256_cvtps_epi32(_mm256_loadu_ps(values + 8));
+    alignas(32) std::int32_t codes[kLanes];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(codes), low);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(codes + 8), high);
     KT_UNROLL for (int p = 0; p < kLanes; ++p) {
       const int member = p % 4 == 1 ? 2 : p % 4 == 2 ? 1 : p % 4;  // of the quad
       const int from = axis == Axis::k ? p / 4 * 4 + member : 4 * member + p / 4;
       out[p] = static_cast<A>(codes[from]);
     }
+    return _mm256_add_epi32(low, high);
+  }
+  static std::int32_t sum(Ints v) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
   }
 };
 

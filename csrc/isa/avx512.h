@@ -40,6 +40,20 @@ struct Avx512Vector {
   static F add_product(F sum, F x, F y) { return _mm512_fmadd_ps(x, y, sum); }
   static F minimum(F a, F b) { return _mm512_min_ps(a, b); }
   static F maximum(F a, F b) { return _mm512_max_ps(a, b); }
+  // Of magnitudes that are >= 0, NaN above infinity: as integers, bits have their order.
+  static F larger(F most, F x) {
+    const __m512i b = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(most), b));
+  }
+  static float largest(F v) {
+    const __m512i bits = _mm512_castps_si512(v);
+    const __m256i half =
+        _mm256_max_epi32(_mm512_castsi512_si256(bits), _mm512_extracti64x4_epi64(bits, 1));
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(m));
+  }
   static F scale_by_power(F x, F power) {
     const __m512i shifted = _mm512_slli_epi32(_mm512_castps_si512(power), 23);
     return _mm512_mul_ps(

@@ -39,7 +39,6 @@ struct Avx512Bf16 : Avx512Vector {
 
   static void unpack_k(const std::byte* blocks, int depth, act_t* out) {
     for (int k = 0; k < depth; k += 8, blocks += 256) {
-      prefetch(blocks + kPrefetchAlongK, 256);
       __m512i p[4];
       transpose(blocks, p);
       KT_UNROLL for (int j = 0; j < 4; ++j, out += 2 * kLanes) _mm512_storeu_si512(out, p[j]);
@@ -61,7 +60,6 @@ struct Avx512Bf16 : Avx512Vector {
     const __m512i first = pair_index(0);
     const __m512i second = pair_index(2);
     for (int g = 0; g < depth; g += kLanes, blocks += stride) {
-      prefetch(blocks + kPrefetchAlongN, 512);
       KT_UNROLL for (int j = 0; j < 4; ++j, out += 4 * kLanes) {
         const __m512i v = _mm512_loadu_si512(blocks + 64 * j);
         const __m512i w = _mm512_loadu_si512(blocks + 256 + 64 * j);

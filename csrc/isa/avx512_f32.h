@@ -28,7 +28,6 @@ struct Avx512F32 : Avx512Vector {
 
   static void unpack_k(const std::byte* blocks, int depth, float* out) {
     for (int k = 0; k < depth; k += 8, blocks += 256) {
-      prefetch(blocks + kPrefetchAlongK, 256);
       __m512i p[4];
       transpose(blocks, p);
       KT_UNROLL for (int j = 0; j < 4; ++j, out += 2 * kLanes) {
@@ -40,7 +39,6 @@ struct Avx512F32 : Avx512Vector {
 
   static void unpack_n(const std::byte* blocks, std::int64_t stride, int depth, float* out) {
     for (int g = 0; g < depth; g += kLanes, blocks += stride) {
-      prefetch(blocks + kPrefetchAlongN, 512);
       KT_UNROLL for (int r = 0; r < kLanes; ++r, out += kLanes) {
         const auto* const p = reinterpret_cast<const __m128i*>(blocks + ((r % 4) * 4 + r / 4) * 16);
         const __m256i row = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(p)),

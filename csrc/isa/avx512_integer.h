@@ -19,6 +19,7 @@ struct Avx512Bytes {
   static constexpr int kVectors = 4;
 
   static Ints set1(std::int32_t x) { return _mm512_set1_epi32(x); }
+  static Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
   static __m512 to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
   // Loaded once and kept: g++ 12 would load a register again for every product that takes it (15
   // loads to a step of 12 products instead of 7).
@@ -66,9 +67,12 @@ struct Avx512Bytes {
     return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(dwords, v), bytes);
   }
 
-  // 16 codes of a block of A, put in the order of the panel's sums.
-  static __m512i ordered(const float* codes, __m512i order) {
-    return _mm512_cvtps_epi32(_mm512_permutexvar_ps(order, _mm512_loadu_ps(codes)));
+  static std::int32_t sum(Ints v) {
+    const __m256i half =
+        _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
   }
 };
 
@@ -98,8 +102,6 @@ struct Avx512Vnni : Avx512Bytes {
   template <class F>
   static void unpack_k(const std::byte* group, int column, int depth, Panel* out) {
     for (int k = 0; k < depth; k += kLanes) {
-      Avx512Vector::prefetch(F::Block::span(group, column + k) + Avx512Vector::kPrefetchAlongK,
-                             F::Block::kSpan);
       Bytes v[4];
       KT_UNROLL for (int j = 0; j < 4; ++j) {
         v[j] = F::Block::template load<Avx512Vnni>(group, column + k, j);
@@ -119,12 +121,16 @@ struct Avx512Vnni : Avx512Bytes {
     }
   }
 
+  // 16 values to codes in the order of the panel's sums; the codes, to be added up.
   template <Axis axis>
-  static void store(A* out, const float* codes) {
-    const __m512i natural = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i rows = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m128i v = _mm512_cvtsepi32_epi8(ordered(codes, axis == Axis::k ? natural : rows));
+  static Ints round(const float* values, A* out) {
+    const __m512i codes = _mm512_cvtps_epi32(_mm512_loadu_ps(values));
+    __m128i v = _mm512_cvtepi32_epi8(codes);
+    if constexpr (axis == Axis::n) {
+      v = _mm_shuffle_epi8(v, _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    }
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), v);
+    return codes;
   }
 
   // Lanes of 128 bits sum along k, each for one row of weights: 16 bytes of A serve the four rows
@@ -170,38 +176,69 @@ struct Avx512Vnni : Avx512Bytes {
   template <class F, int rows, class Few>
   static void direct_n(const Packed& w, int o, int vectors, int s, int depth, const Few& a,
                        float* c, int ldc) {
-    for (int v = 0; v < vectors;) {
+    using Decoder = typename F::template Decoder<Avx512Vnni>;
+    Decoder decode[kPanelDepth / kLanes];
+    for (int v = 0, made = -1; v < vectors;) {
       const int column = o + v * kLanes;
+      if (made < 0 || !F::same_decoder(w, made, column)) {
+        for (int r = 0; r < depth; r += kLanes) decode[r / kLanes] = {w, s + r, column};
+        made = column;
+      }
       // As many columns as one decoder serves, in whole blocks: more share the loads of A.
-      const bool four = v + 4 <= vectors && column % F::Block::kColumns == 0 &&
-                        F::same_decoder(w, column, column + 3 * kLanes);
-      auto* const direct = four ? direct_columns<F, rows, 4, Few> : direct_columns<F, rows, 1, Few>;
-      direct(w, column, s, depth, a, c + v * kLanes, ldc);
-      v += four ? 4 : 1;
+      const auto fit = [&](int count) {
+        return v + count <= vectors && column % F::Block::kColumns == 0 &&
+               F::same_decoder(w, column, column + (count - 1) * kLanes);
+      };
+      const int count = fit(4) ? 4 : fit(2) ? 2 : 1;
+      auto* const direct = count == 4   ? direct_columns<F, rows, 4, Few>
+                           : count == 2 ? direct_columns<F, rows, 2, Few>
+                                        : direct_columns<F, rows, 1, Few>;
+      direct(w, column, s, depth, a, decode, c + v * kLanes, ldc);
+      v += count;
+    }
+  }
+
+  // The j-th four rows of `vectors` times 16 columns. Codes that need no table are interleaved as
+  // they are stored: one shuffle then serves both halves of a byte.
+  template <class F, int vectors, class Decoder>
+  static void load_quads(const std::byte* group, int column, int j, const Decoder& decode,
+                         Ints (&quads)[vectors]) {
+    constexpr int kHalves = F::Block::kColumns / kLanes;
+    if constexpr (Decoder::kPlain && vectors % kHalves == 0) {
+      KT_UNROLL for (int v = 0; v < vectors; v += kHalves) {
+        const std::byte* const block = F::Block::block(group, column + v * kLanes);
+        const Bytes codes = interleave(load_bytes(block + 64 * j));
+        KT_UNROLL for (int h = 0; h < kHalves; ++h) {
+          quads[v + h] = F::Block::template sixteen<Avx512Vnni>(codes, h);
+        }
+      }
+    } else {
+      KT_UNROLL for (int v = 0; v < vectors; ++v) {
+        const Bytes codes = F::Block::template load<Avx512Vnni>(group, column + v * kLanes, j);
+        quads[v] = interleave(decode(codes, j));
+      }
     }
   }
 
   template <class F, int rows, int vectors, class Few>
-  static void direct_columns(const Packed& w, int o, int s, int depth, const Few& a, float* c,
+  static void direct_columns(const Packed& w, int o, int s, int depth, const Few& a,
+                             const typename F::template Decoder<Avx512Vnni>* decode, float* c,
                              int ldc) {
     const std::int64_t bytes = F::Block::group_bytes(w.k);
     // For the compiler: which half of a byte is whose.
-    if (vectors == 4 && o % F::Block::kColumns != 0) __builtin_unreachable();
+    if (vectors > 1 && o % F::Block::kColumns != 0) __builtin_unreachable();
     Ints acc[rows][vectors];
     KT_UNROLL for (int i = 0; i < rows; ++i) {
       KT_UNROLL for (int v = 0; v < vectors; ++v) acc[i][v] = set1(a.start(i));
     }
-    for (int r = 0; r < depth; r += kLanes) {
+    for (int r = 0; r < depth; r += kLanes, ++decode) {
       const std::byte* const group = w.data + (s + r) / kLanes * bytes;
-      Avx512Vector::prefetch(F::Block::span(group, o + vectors * kLanes),
+      // The same columns of the rows that the next panel's depth has.
+      Avx512Vector::prefetch(F::Block::span(group + kPanelDepth / kLanes * bytes, o),
                              vectors * F::Block::kSpan);
-      const typename F::template Decoder<Avx512Vnni> decode(w, s + r, o);
       KT_UNROLL for (int j = 0; j < 4; ++j) {
         Ints quads[vectors];
-        KT_UNROLL for (int v = 0; v < vectors; ++v) {
-          const Bytes codes = F::Block::template load<Avx512Vnni>(group, o + v * kLanes, j);
-          quads[v] = interleave(decode(codes, j));
-        }
+        load_quads<F>(group, o, j, *decode, quads);
         KT_UNROLL for (int i = 0; i < rows; ++i) {
           const Ints x = broadcast(a.codes(i) + r + 4 * j);
           KT_UNROLL for (int v = 0; v < vectors; ++v) acc[i][v] = dot(acc[i][v], quads[v], x);
@@ -249,8 +286,6 @@ struct Avx512Madd : Avx512Bytes {
   template <class F>
   static void unpack_k(const std::byte* group, int column, int depth, Panel* out) {
     for (int k = 0; k < depth; k += kLanes) {
-      Avx512Vector::prefetch(F::Block::span(group, column + k) + Avx512Vector::kPrefetchAlongK,
-                             F::Block::kSpan);
       Bytes v[4];
       KT_UNROLL for (int j = 0; j < 4; ++j) {
         v[j] = F::Block::template load<Avx512Madd>(group, column + k, j);
@@ -270,11 +305,14 @@ struct Avx512Madd : Avx512Bytes {
   }
 
   template <Axis axis>
-  static void store(A* out, const float* codes) {
+  static Ints round(const float* values, A* out) {
     const __m512i columns = _mm512_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
     const __m512i rows = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
-    const __m256i v = _mm512_cvtsepi32_epi16(ordered(codes, axis == Axis::k ? columns : rows));
+    const __m512i codes = _mm512_cvtps_epi32(_mm512_loadu_ps(values));
+    const __m256i v =
+        _mm512_cvtepi32_epi16(_mm512_permutexvar_epi32(axis == Axis::k ? columns : rows, codes));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), v);
+    return codes;
   }
 };
 

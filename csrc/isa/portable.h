@@ -50,6 +50,16 @@ struct Portable {
   // As MINPS and MAXPS: the second operand if either is NaN.
   static F minimum(F a, F b) { return a < b ? a : b; }
   static F maximum(F a, F b) { return a > b ? a : b; }
+  // Of magnitudes that are >= 0, NaN above infinity: as integers, bits have their order.
+  static F larger(F most, F x) {
+    const U a = reinterpret_cast<U>(most);
+    const U b = reinterpret_cast<U>(x) & 0x7fffffffU;
+    return reinterpret_cast<F>(a > b ? a : b);
+  }
+  static float largest(F v) {
+    const F halves = larger(v, F{v[2], v[3], v[0], v[1]});
+    return larger(halves, F{halves[1], halves[0], halves[3], halves[2]})[0];
+  }
   static F scale_by_power(F x, F power) {  // the low bits of `power` hold the exponent
     return x * reinterpret_cast<F>((reinterpret_cast<U>(power) << 23) + 0x3f800000U);
   }

@@ -20,6 +20,7 @@ struct PortableInteger {
   static constexpr int kDirectRows = 0;  // always by way of a panel
 
   static Ints set1(std::int32_t x) { return Ints{x, x, x, x}; }
+  static Ints add(Ints a, Ints b) { return a + b; }
   static Portable::F to_floats(Ints v) { return __builtin_convertvector(v, Portable::F); }
   static Bytes load_bytes(const std::byte* p) {
     Bytes v;
@@ -88,9 +89,17 @@ struct PortableInteger {
   }
 
   template <Axis axis>
-  static void store(A* out, const float* codes) {
-    for (int i = 0; i < kLanes; ++i) out[i] = static_cast<A>(codes[i]);
+  static Ints round(const float* values, A* out) {
+    Ints sum{};
+    for (int i = 0; i < kLanes; i += 4) {
+      const Ints codes =
+          __builtin_convertvector(nearest<Portable>(Portable::load(values + i)), Ints);
+      for (int l = 0; l < 4; ++l) out[i + l] = static_cast<A>(codes[l]);
+      sum += codes;
+    }
+    return sum;
   }
+  static std::int32_t sum(Ints v) { return (v[0] + v[1]) + (v[2] + v[3]); }
 };
 
 }  // namespace

@@ -64,13 +64,45 @@ void tile_rows(int m, int vectors, const typename I::A* a, int lda, const typena
   }
 }
 
+// Where a panel begins.
+struct Corner {
+  int output;
+  int sum;
+};
+
+// The stored weights of the next panel, as pieces of whole lines a stride apart. They are fetched
+// into L2 between the tiles of the panel at hand: all at once they would wait for each
+// other, a core having 16 lines on their way at most, and the products for them.
+class Ahead {
+ public:
+  Ahead(const std::byte* first, std::int64_t stride, int pieces, int bytes)
+      : piece_(first), at_(first), stride_(stride), bytes_(bytes), lines_(pieces * bytes / kLine) {}
+  // The t-th of `count` shares.
+  void fetch(int t, int count) {
+    for (int n = lines_ * (t + 1) / count - lines_ * t / count; n > 0; --n) {
+      __builtin_prefetch(at_, 0, 2);
+      at_ += kLine;
+      if (at_ == piece_ + bytes_) at_ = piece_ += stride_;
+    }
+  }
+
+ private:
+  static constexpr int kLine = 64;
+  const std::byte* piece_;
+  const std::byte* at_;
+  std::int64_t stride_;
+  int bytes_;
+  int lines_;
+};
+
 // All rows over one panel. Rows are shared out evenly: 128 rows in tiles of 6 are 18 tiles of 6
 // and 4 of 5, not 21 of 6 and one of 2 that would wait on its few accumulators' latency.
 template <class I>
 void tiles(int m, int vectors, const typename I::A* a, int lda, const typename I::Panel* panel,
-           int depth, float* c, int ldc) {
+           int depth, float* c, int ldc, Ahead ahead) {
   const int count = div_up(m, I::kRows);
   for (int t = 0, i = 0; t < count; ++t) {
+    ahead.fetch(t, count);
     const int rows = m / count + (t < m % count ? 1 : 0);
     tile_rows<I>(rows, vectors, a + static_cast<std::int64_t>(i) * lda, lda, panel, depth,
                  c + static_cast<std::int64_t>(i) * ldc, ldc);
@@ -84,8 +116,8 @@ void tiles(int m, int vectors, const typename I::A* a, int lda, const typename I
 template <class I>
 struct RegisterTiles {
   void operator()(int m, int vectors, const typename I::A* a, int lda,
-                  const typename I::Panel* panel, int depth, float* c, int ldc) const {
-    tiles<I>(m, vectors, a, lda, panel, depth, c, ldc);
+                  const typename I::Panel* panel, int depth, float* c, int ldc, Ahead ahead) const {
+    tiles<I>(m, vectors, a, lda, panel, depth, c, ldc, ahead);
   }
 };
 
@@ -114,9 +146,22 @@ void direct(int m, Blocks w, int vectors, int length, const typename I::A* a, in
   }
 }
 
-// Outputs [o, o + 16 * vectors), sums [s0, s0 + length).
+// What the panel of as many outputs and sums at `next` is made of, where it lies in memory.
 template <class I, class F, Axis axis, class W>
-void multiply(const W& w, bool straight, int m, int o, int vectors, int s0, int length,
+Ahead ahead_of(const W& w, Corner next, int vectors, int depth) {
+  if constexpr (F::kStored) {
+    const Blocks blocks = F::template blocks<I, axis>(w, next.output, next.sum, depth, nullptr);
+    const int groups = div_up(depth, kLanes);
+    return axis == Axis::k ? Ahead(blocks.data, blocks.stride, vectors, groups * F::kSpan)
+                           : Ahead(blocks.data, blocks.stride, groups, vectors * F::kSpan);
+  } else {
+    return {nullptr, 0, 0, 0};
+  }
+}
+
+// Outputs [o, o + 16 * vectors), sums [s0, s0 + length). The panel behind them begins at `next`.
+template <class I, class F, Axis axis, class W>
+void multiply(const W& w, bool straight, int m, int o, int vectors, int s0, int length, Corner next,
               const typename I::A* a, int lda, float* c, int ldc,
               typename TilesOf<I>::Type& multiply_panel, Scratch& scratch) {
   if (straight) {
@@ -136,7 +181,9 @@ void multiply(const W& w, bool straight, int m, int o, int vectors, int s0, int 
         I::unpack_n(blocks.data, blocks.stride, d, to);
       }
     }
-    multiply_panel(m, vectors, a + q, lda, panel, d, c, ldc);
+    const Corner behind = q + d < length ? Corner{o, s0 + q + d} : next;
+    multiply_panel(m, vectors, a + q, lda, panel, d, c, ldc,
+                   ahead_of<I, F, axis>(w, behind, vectors, d));
   }
 }
 
@@ -161,7 +208,9 @@ void gemm(const Rows& a, int m, const W* w, float* const* c, int terms, int out0
       for (int t = 0; t < terms; ++t) {
         for (int o = out0; o < out1; o += step * kLanes) {
           const int vectors = min(step, div_up(out1 - o, kLanes));
-          multiply<I, F, axis>(w[t], straight, m, o, vectors, s0, length, pa, lda,
+          const int behind = o + step * kLanes;
+          const Corner next = behind < out1 ? Corner{behind, s0} : Corner{out0, s0 + depth};
+          multiply<I, F, axis>(w[t], straight, m, o, vectors, s0, length, next, pa, lda,
                                c[t] + (o - out0), ldc, multiply_panel, scratch);
         }
       }
@@ -179,7 +228,7 @@ double peak_round(int rounds, Scratch& scratch) {
   typename TilesOf<I>::Type multiply_panel;
   for (int i = 0; i < rounds; ++i) {
     multiply_panel(I::kRows, I::kVectors, a, a_stride<I>(kDepth), panel, kDepth, scratch.c[0],
-                   I::kVectors * kLanes);
+                   I::kVectors * kLanes, {nullptr, 0, 0, 0});
   }
   return 2.0 * rounds * I::kRows * I::kVectors * kLanes * kDepth;
 }

@@ -42,10 +42,11 @@ template <class T>
 struct IntegerTiles {
   void operator()(int m, int vectors, const IntegerRows<T>& a, int column,
                   const typename T::Panel* panel, int depth, const float* w_scale, float* c,
-                  int ldc) {
+                  int ldc, Ahead ahead) {
     const int count = div_up(m, T::kRows);
     const int first = column / a.granule * m;
     for (int t = 0, i = 0; t < count; ++t) {
+      ahead.fetch(t, count);
       const int rows = m / count + (t < m % count ? 1 : 0);
       integer_tile_rows<T>(rows, vectors,
                            {a.codes + static_cast<std::int64_t>(i) * a.lda + column, a.lda,
@@ -59,9 +60,10 @@ template <class T>
   requires requires { typename T::Tiles; }
 struct IntegerTiles<T> : T::Tiles {};
 
-// Outputs [o, o + 16 * vectors), sums [s, s + depth): columns of A's block from `column` on.
+// Outputs [o, o + 16 * vectors), sums [s, s + depth): columns of A's block from `column` on. The
+// panel behind begins at `next`.
 template <class T, class F, Axis axis>
-void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int depth,
+void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int depth, Corner next,
                       const IntegerRows<T>& a, int column, float* c, int ldc, Scratch& scratch,
                       IntegerTiles<T>& multiply_panel) {
   using I = typename T::Vector;
@@ -99,7 +101,13 @@ void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int dep
       }
     }
   }
-  multiply_panel(m, vectors, a, column, panel, depth, w_scale, c, ldc);
+  const int row = axis == Axis::k ? next.output : next.sum;
+  const int from = axis == Axis::k ? next.sum : next.output;
+  const int rows = axis == Axis::k ? vectors : div_up(depth, kLanes);
+  const int columns = axis == Axis::k ? div_up(depth, kLanes) : vectors;
+  multiply_panel(m, vectors, a, column, panel, depth, w_scale, c, ldc,
+                 {F::Block::span(w.data + row / kLanes * group, from), group, rows,
+                  columns * F::Block::kSpan});
 }
 
 template <class I, class F, Axis axis>
@@ -111,11 +119,12 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
   const int ldc = round_up(out1 - out0, kLanes);
   const int panel = F::template panel_depth<axis>(w[0]);
   const int zero = F::template zero<axis>();
-  // Along k a long run keeps the weights' lines in address order; along n one panel does.
+  // Along k a long run keeps the weights' lines in address order; along n one panel does. Scales and
+  // starts take a quarter of the codes' bytes at most (granules of 32) and lie behind them.
   const int fit =
       kABudget / (m * static_cast<int>(sizeof(typename T::A))) / kPanelDepth * kPanelDepth;
   const int depth =
-      min(sum, axis == Axis::k ? max(kPanelDepth, min(fit, kMaxIntegerDepth)) : kPanelDepth);
+      min(sum, axis == Axis::k ? max(kPanelDepth, fit) : kPanelDepth);
   // Few rows take the weights straight from memory: along k one group of rows, which is contiguous.
   const int step = m <= T::kDirectRows && axis == Axis::k ? 1 : T::kVectors;
 
@@ -131,8 +140,11 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
       for (int o = out0; o < out1; o += step * kLanes) {
         const int vectors = min(step, div_up(out1 - o, kLanes));
         for (int column = 0; column < length; column += panel) {
+          Corner next{o, s0 + column + panel};
+          if (column + panel >= length) next = {o + step * kLanes, s0};
+          if (next.output >= out1) next = {out0, s0 + depth};
           integer_multiply<T, F, axis>(w[t], m, o, vectors, s0 + column,
-                                       min(panel, length - column), block, column,
+                                       min(panel, length - column), next, block, column,
                                        c[t] + (o - out0), ldc, scratch, multiply_panel);
         }
       }
@@ -153,7 +165,7 @@ double integer_peak_round(int rounds, Scratch& scratch) {
   IntegerTiles<T> multiply_panel;
   for (int i = 0; i < rounds; ++i) {
     multiply_panel(T::kRows, T::kVectors, block, 0, panel, kDepth, nullptr, scratch.c[0],
-                   T::kVectors * kLanes);
+                   T::kVectors * kLanes, {nullptr, 0, 0, 0});
   }
   return 2.0 * rounds * T::kRows * T::kVectors * kLanes * kDepth;
 }

@@ -86,6 +86,8 @@ struct RowScaled {
   static bool same_decoder(const Packed& /*w*/, int /*first*/, int /*last*/) { return true; }
   template <class T>
   struct Decoder {
+    static constexpr bool kPlain = true;
+    Decoder() = default;
     Decoder(const Packed& /*w*/, int /*row*/, int /*column*/) {}
     typename T::Bytes operator()(typename T::Bytes codes, int /*part*/) const { return codes; }
   };
