@@ -2,8 +2,8 @@
 
 Error is mean|a-b| / mean|b|. Against the weights as they came it is held to the targets in
 `kt_kernel.methods`, on the shape that they are for; against the weights that the layer holds, which
-leaves what the kernels do, to 1.2%; at other widths, on weights that round badly, and for the
-gradient of the routing weights, which has no target, to what a method may never pass.
+leaves what the kernels do, to 1.2%; on weights that round badly, and for the gradient of the
+routing weights, which has no target, to what a method may never pass.
 """
 
 import dataclasses
@@ -68,13 +68,14 @@ def problem_of(shape: str, kind: str = "") -> Problem:
 
 
 @cache
-def expected_of(shape: str, kind: str = "", name: str = "") -> Results:
-    """By the weights as they came or, where a format is named, as it holds them."""
+def expected_of(shape: str, kind: str = "", name: str = "", isa: str = "") -> Results:
+    """By the weights as they came or, where a format is named, as it holds them. Instruction sets
+    add in orders of their own, so two scales of almost the same worth may change places."""
     problem = problem_of(shape, kind)
     if name:
         form = INTEGERS[name]
         experts = [
-            tuple(torch.from_numpy(form.roundtrip("", w.float().numpy())) for w in expert)
+            tuple(torch.from_numpy(form.roundtrip(isa, w.float().numpy())) for w in expert)
             for expert in problem.experts
         ]
         problem = dataclasses.replace(problem, experts=experts)
@@ -126,9 +127,11 @@ def computed(isa: str, name: str, problem: Problem) -> Results:
     return results
 
 
-def assert_kernels(results: Results, shape: str, kind: str, name: str, most: float) -> None:
+def assert_kernels(
+    results: Results, isa: str, shape: str, kind: str, name: str, most: float
+) -> None:
     if name in INTEGERS:
-        found = errors(results, expected_of(shape, kind, name))["output"]
+        found = errors(results, expected_of(shape, kind, name, isa))["output"]
         assert found <= most, f"{found:.4%} of {most:.2%}"
 
 
@@ -137,15 +140,18 @@ def test_targets(isa, name):
     shape = "S1" if isa == BEST else "few-experts"
     results = computed(isa, name, problem_of(shape))
     assert_errors(errors(results, expected_of(shape)), targets(name))
-    assert_kernels(results, shape, "", name, KERNEL)
+    assert_kernels(results, isa, shape, "", name, KERNEL)
 
 
-@pytest.mark.parametrize("name", ["bf16", "int8", "int4_kgroup_g128"])
+@names
 def test_other_widths(name):
+    """S1's targets, but for one: the longer a row, the larger its largest weight, which a scale for
+    the whole row follows (docs/rounding.md)."""
     shape = "DeepSeek-V3-widths"
     results = computed(BEST, name, problem_of(shape))
-    assert_errors(errors(results, expected_of(shape)), limits(name))
-    assert_kernels(results, shape, "", name, KERNEL)
+    most = targets(name) | ({"output": 0.019} if name == "int8" else {})
+    assert_errors(errors(results, expected_of(shape)), most)
+    assert_kernels(results, BEST, shape, "", name, KERNEL)
 
 
 @names
@@ -155,4 +161,4 @@ def test_weights_that_round_badly(isa, name, kind):
     results = computed(isa, name, problem_of(shape, kind))
     if (kind, name) not in HOPELESS:
         assert_errors(errors(results, expected_of(shape, kind)), limits(name))
-    assert_kernels(results, shape, kind, name, KERNEL_AT_WORST)
+    assert_kernels(results, isa, shape, kind, name, KERNEL_AT_WORST)

@@ -50,9 +50,8 @@ EXACT = {
     "alternating": alternating,
     "single": single_elements,
 }
-# How far above the least the squared error may be. That of 8 bits has many shallow valleys, each a
-# few percent above another.
-FACTOR = {-127: 1.05, -8: 1.02}
+# How far above the least the squared error may be.
+FACTOR = {-127: 1.02, -8: 1.02}
 
 
 def rounded(rows, scales, low, high):

@@ -86,6 +86,13 @@ float best_scale(const FloatRow& row, int from, int to, int low, int high) {
   // Where codes reach less far to the other side, wider still: weights of both signs whose extremes
   // are alike fit there, and groups of 32 normal ones err 1% less.
   if (-low > high) consider(widest * static_cast<float>(-low) / static_cast<float>(high));
+  // With eight bits there are many shallow valleys, a few percent apart: normal rows of 7168 err 2%
+  // less at the lowest nearby.
+  if (low < -8) {
+    const float middle = best.scale;
+    constexpr float kNearby[] = {0.97F, 0.98F, 0.99F, 1.01F, 1.02F, 1.03F};
+    for (const float factor : kNearby) consider(factor * middle);
+  }
   constexpr int kImprovements = 2;
   for (int i = 0; i < kImprovements; ++i) {
     const Fit next = fit<I>(row, from, to, best.scale, per_unit, static_cast<float>(low),
