@@ -125,7 +125,7 @@ struct Avx512Vnni : Avx512Bytes {
   template <Axis axis>
   static Ints round(const float* values, A* out) {
     const __m512i codes = _mm512_cvtps_epi32(_mm512_loadu_ps(values));
-    __m128i v = _mm512_cvtepi32_epi8(codes);
+    __m128i v = _mm512_cvtsepi32_epi8(codes);
     if constexpr (axis == Axis::n) {
       v = _mm_shuffle_epi8(v, _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     }
@@ -310,7 +310,7 @@ struct Avx512Madd : Avx512Bytes {
     const __m512i rows = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
     const __m512i codes = _mm512_cvtps_epi32(_mm512_loadu_ps(values));
     const __m256i v =
-        _mm512_cvtepi32_epi16(_mm512_permutexvar_epi32(axis == Axis::k ? columns : rows, codes));
+        _mm512_cvtsepi32_epi16(_mm512_permutexvar_epi32(axis == Axis::k ? columns : rows, codes));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), v);
     return codes;
   }
