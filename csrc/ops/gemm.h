@@ -71,8 +71,8 @@ struct Corner {
 };
 
 // The stored weights of the next panel, as pieces of whole lines a stride apart. They are fetched
-// into L2 between the tiles of the panel at hand: all at once they would wait for each
-// other, a core having 16 lines on their way at most, and the products for them.
+// into L2 between the tiles of the panel at hand: all at once they would wait for each other, a
+// core having 16 lines on their way at most, and the products for them.
 class Ahead {
  public:
   Ahead(const std::byte* first, std::int64_t stride, int pieces, int bytes)

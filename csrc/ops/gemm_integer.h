@@ -119,12 +119,11 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
   const int ldc = round_up(out1 - out0, kLanes);
   const int panel = F::template panel_depth<axis>(w[0]);
   const int zero = F::template zero<axis>();
-  // Along k a long run keeps the weights' lines in address order; along n one panel does. Scales and
-  // starts take a quarter of the codes' bytes at most (granules of 32) and lie behind them.
+  // Along k a long run keeps the weights' lines in address order; along n one panel does. Scales
+  // and starts take a quarter of the codes' bytes at most (granules of 32) and lie behind them.
   const int fit =
       kABudget / (m * static_cast<int>(sizeof(typename T::A))) / kPanelDepth * kPanelDepth;
-  const int depth =
-      min(sum, axis == Axis::k ? max(kPanelDepth, fit) : kPanelDepth);
+  const int depth = min(sum, axis == Axis::k ? max(kPanelDepth, fit) : kPanelDepth);
   // Few rows take the weights straight from memory: along k one group of rows, which is contiguous.
   const int step = m <= T::kDirectRows && axis == Axis::k ? 1 : T::kVectors;
 
