@@ -71,8 +71,10 @@ def test_each_missing_tool_is_a_line_that_says_what_to_install(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setitem(sys.modules, "ensurepip", None)
+    monkeypatch.setattr(environment.sysconfig, "get_path", lambda name: f"/nowhere/{name}")
     assert environment.missing_tools() == [
         "python3's venv module is missing: apt-get install python3-venv",
+        "Python's C headers are missing: apt-get install python3-dev",
         "g++ is missing: apt-get install g++",
         "make is missing: apt-get install make",
         "git is missing: apt-get install git",

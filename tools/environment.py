@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +31,8 @@ def missing_tools():
         import venv  # noqa: F401
     except ImportError:
         lines.append("python3's venv module is missing: apt-get install python3-venv")
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        lines.append("Python's C headers are missing: apt-get install python3-dev")
     for tool, package in ((os.environ.get("CXX", "g++"), "g++"), ("make", "make"), ("git", "git")):
         if not shutil.which(tool):
             lines.append(f"{tool} is missing: apt-get install {package}")
