@@ -167,7 +167,7 @@ struct Amx : Avx512Bf16 {
                         std::int64_t{4} * ldc};
       unit_.configure(x.rows, x.step);
       stored(panel);
-      ahead.fetch(0, 1);  // the unit works on beside the loads
+      ahead.fetch(0, 1);  // all at once; not timed yet
       tile_product<DotBf16>(x, count, vectors, reinterpret_cast<const std::byte*>(a),
                             reinterpret_cast<const std::byte*>(panel),
                             reinterpret_cast<std::byte*>(c));

@@ -87,9 +87,8 @@ struct Avx512Vector {
     transpose(v, p);
   }
 
-  // Along k a group's blocks follow each other; along n the next blocks are the next columns'.
+  // Bytes ahead along k, where a group's blocks follow each other.
   static constexpr int kPrefetchAlongK = 16384;
-  static constexpr int kPrefetchAlongN = 2048;
   static void prefetch(const std::byte* p, int bytes) {
     for (int line = 0; line < bytes; line += 64) __builtin_prefetch(p + line, 0, 2);
   }
