@@ -7,38 +7,50 @@
 //   dAd = (r s dOut Bd)' H     dBd = dOut' (r s H Ad')
 //
 // The routing weight r is applied to dH and to the low-rank factors, so dOut serves as it came.
+#include <algorithm>
+
 #include "walk.h"
 
 namespace kt {
 
-void BackwardWalk::run(const SavedChunk& saved, const Tensor& grad_out, const Tensor& grad_x,
-                       const GradSink& grads, const Tensor* grad_weights, std::int64_t first) {
+BackwardWalk::Buffers BackwardWalk::buffers(const SavedChunk& saved, const Tensor& grad_out) {
   const auto rows = static_cast<std::size_t>(saved.routing->rows());
   const auto width = static_cast<std::size_t>(layer.width());
   const auto rank16 = static_cast<std::size_t>(layer.rank16());
   const auto tokens = static_cast<std::size_t>(saved.tokens);
+  const auto parts = static_cast<std::size_t>(config.parts);
   const std::size_t out_count = tokens * static_cast<std::size_t>(config.hidden);
-  const std::size_t sum_count =
-      static_cast<std::size_t>(config.parts) * tokens * static_cast<std::size_t>(hidden16());
+  const std::size_t sum_count = parts * tokens * static_cast<std::size_t>(hidden16());
   const std::size_t dr_count = rows * static_cast<std::size_t>(dr_blocks());
   const bool copy_out = grad_out.dtype != DType::bfloat16;
+  // One after the other: dOut, then dG and dU.
+  const auto rounded_by = [&](Base which) {
+    return rounded_size(Axis::n, layer.shape(which), Rows{}.granule, parts * rows);
+  };
+  const std::size_t rounded_bytes = std::max(rounded_by(Base::down), 2 * rounded_by(Base::gate));
 
   const auto act = [](std::size_t count) { return Arena::padded(count * sizeof(act_t)); };
   const auto f32 = [](std::size_t count) { return Arena::padded(count * sizeof(float)); };
   Arena& scratch = pool.arena();
   scratch.reset((copy_out ? act(out_count) : 0) + 3 * act(rows * width) + 3 * f32(rows * rank16) +
-                f32(dr_count) + f32(sum_count));
-  act_t* const out_copy = copy_out ? scratch.take<act_t>(out_count) : nullptr;
+                Arena::padded(rounded_bytes) + f32(dr_count) + f32(sum_count));
   Buffers b{};
+  b.out_copy = copy_out ? scratch.take<act_t>(out_count) : nullptr;
   b.dgate = scratch.take<act_t>(rows * width);
   b.dup = scratch.take<act_t>(rows * width);
   b.h = scratch.take<act_t>(rows * width);
   for (float*& m : b.mid) m = scratch.take<float>(rows * rank16);
+  b.rounded = scratch.take<std::byte>(rounded_bytes);
   b.dr = scratch.take<float>(dr_count);
   b.sums = scratch.take<float>(sum_count);
-  b.dout = activations(chunk(grad_out, first), grad_out.dtype, static_cast<std::int64_t>(out_count),
-                       out_copy);
+  return b;
+}
 
+void BackwardWalk::run(const SavedChunk& saved, const Tensor& grad_out, const Tensor& grad_x,
+                       const GradSink& grads, const Tensor* grad_weights, std::int64_t first) {
+  Buffers b = buffers(saved, grad_out);
+  b.dout = activations(chunk(grad_out, first), grad_out.dtype,
+                       std::int64_t{saved.tokens} * config.hidden, b.out_copy);
   if (config.rank > 0) down_mid(saved, b);
   activation(saved, b);
   if (config.rank > 0) gate_up_mid(saved, b);
@@ -70,13 +82,16 @@ void BackwardWalk::activation(const SavedChunk& saved, const Buffers& b) {
   const int pieces = div_up(inter, kActivationCols);
   const auto blocks = static_cast<int>(routing.blocks.size());
   const std::int64_t width = layer.width();
+  const Operand dout = rounded(
+      Axis::n, {gathered(b.dout, routing, 0)}, config.parts, routing.blocks,
+      [&](int part, int expert) { return layer.base(part, expert, Base::down); }, b.rounded);
   pool.run(config.parts, blocks * pieces, [&](int part, int task, Scratch& s) {
     const Block& block = routing.blocks[static_cast<std::size_t>(task / pieces)];
     const int from = task % pieces * kActivationCols;
     const int to = min(inter, from + kActivationCols);
     const Packed w = layer.base(part, block.expert, Base::down);
     clear(s.c[0], block.rows, to - from);
-    kernels.gemm[1](gathered(b.dout, routing, block.first), block.rows, &w, s.c, 1, from, to, s);
+    kernels.gemm[1](dout.at(part, block.first), block.rows, &w, s.c, 1, from, to, s);
     if (config.rank > 0) {
       const RowMajor lora_a = layer.lora(part, block.expert, Lora::down_a);
       kernels.gemm_rows[1](dense(b.mid[2], layer.rank16(), block.first), block.rows, &lora_a, s.c,
@@ -115,7 +130,19 @@ void BackwardWalk::gate_up_mid(const SavedChunk& saved, const Buffers& b) {
 void BackwardWalk::input(const SavedChunk& saved, const Buffers& b) {
   const Routing& routing = *saved.routing;
   const int r16 = layer.rank16();
-  const std::int64_t width = layer.width();
+  const std::int64_t stride = part_width() * static_cast<std::int64_t>(sizeof(act_t));
+  Operand d[2];  // dG, dU
+  std::byte* to_rounded = b.rounded;
+  for (int i = 0; i < 2; ++i) {
+    const Base which = i == 0 ? Base::gate : Base::up;
+    d[i] = rounded(
+        Axis::n, {dense(i == 0 ? b.dgate : b.dup, layer.width()), stride}, config.parts,
+        routing.blocks, [&](int part, int expert) { return layer.base(part, expert, which); },
+        to_rounded);
+    to_rounded += rounded_size(
+        Axis::n, layer.shape(which), Rows{}.granule,
+        static_cast<std::size_t>(config.parts) * static_cast<std::size_t>(routing.rows()));
+  }
   const int cols_per_task = task_cols(config.hidden, config.parts);
   pool.run(config.parts, div_up(config.hidden, cols_per_task), [&](int part, int task, Scratch& s) {
     const int from = task * cols_per_task;
@@ -126,9 +153,8 @@ void BackwardWalk::input(const SavedChunk& saved, const Buffers& b) {
     for (const Block& block : routing.blocks) {
       clear(s.c[0], block.rows, cols);
       for (int i = 0; i < 2; ++i) {
-        const act_t* const d = (i == 0 ? b.dgate : b.dup) + std::int64_t{part} * part_width();
         const Packed w = layer.base(part, block.expert, i == 0 ? Base::gate : Base::up);
-        kernels.gemm[1](dense(d, width, block.first), block.rows, &w, s.c, 1, from, to, s);
+        kernels.gemm[1](d[i].at(part, block.first), block.rows, &w, s.c, 1, from, to, s);
         if (config.rank > 0 && part == 0) {
           const RowMajor lora_a = layer.lora(0, block.expert, i == 0 ? Lora::gate_a : Lora::up_a);
           kernels.gemm_rows[1](dense(b.mid[static_cast<std::size_t>(i)], r16, block.first),

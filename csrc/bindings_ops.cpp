@@ -94,7 +94,7 @@ py::tuple product(const std::string& isa, const std::string& format, const std::
   Pool::Use pool(1);
   Scratch& s = pool.scratch();
   for (int i = 0; i < m * ldc; ++i) s.c[0][i] = 0.0F;
-  const Rows rows = rows_of(a.data(), a.shape(1), DType::bfloat16);
+  Rows rows = rows_of(a.data(), a.shape(1), DType::bfloat16);
   const int axis = k_axis ? 0 : 1;
   if (format.empty()) {
     const RowMajor w{rows_of(weights.data(), k, DType::float32), n, k};
@@ -103,6 +103,15 @@ py::tuple product(const std::string& isa, const std::string& format, const std::
     const Shape shape = shape_of(table, weights, group);
     const Memory packed = pack(table, weights, shape);
     const Packed w{shape, packed.data()};
+    std::vector<std::byte> rounded;
+    if (table.round[axis] != nullptr) {
+      const std::int64_t bytes = table.rounded_bytes[axis](shape, rows.granule);
+      rounded.resize(static_cast<std::size_t>(m * bytes));
+      table.round[axis](rows, m, w, rounded.data());
+      rows.base = rounded.data();
+      rows.stride = bytes;
+      rows.dtype = DType::int8;
+    }
     table.gemm[axis](rows, m, &w, s.c, 1, from, to, s);
   }
   Floats out({m, to - from});

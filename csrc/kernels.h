@@ -57,6 +57,13 @@ struct Kernels {
   void (*pack_codes)(const Codes& source, int n0, int n1, const Shape& shape, std::byte* packed);
   void (*unpack_codes)(const Packed& w, std::int8_t* codes, float* scales);
 
+  // Of quantized formats, by Axis; null for the others: the bytes of a row of activations rounded
+  // for products with weights of this shape, `granule` columns to a scale, and m rows rounded, one
+  // behind the other. They then are the `a` of gemm. Along n they carry w's scales, so that they
+  // serve w alone.
+  std::int64_t (*rounded_bytes[2])(const Shape& w, int granule);
+  void (*round[2])(const Rows& a, int m, const Packed& w, std::byte* out);
+
   Gemm<Packed> gemm[2];         // by Axis
   Gemm<RowMajor> gemm_rows[2];  // by Axis
 

@@ -25,7 +25,7 @@ struct Rows {
   const std::byte* base = nullptr;
   std::int64_t stride = 0;              // bytes from one stored row to the next
   const std::int32_t* index = nullptr;  // stored row i is index[i]; null: i itself
-  DType dtype = DType::bfloat16;        // bfloat16 or float32
+  DType dtype = DType::bfloat16;        // bfloat16, float32, or int8: rounded (ops/quantize.h)
   bool transposed = false;
   const float* scale = nullptr;
   // Columns that share a scale where the rows are rounded to integers (ops/quantize.h), a multiple

@@ -2,11 +2,25 @@
 #pragma once
 
 #include <cstring>
+#include <span>
 #include <type_traits>
 
 #include "layer.h"
 
 namespace kt {
+
+// What a phase's products multiply, [parts][rows]: activations as they lie, or rounded.
+struct Operand {
+  Rows rows;
+  std::int64_t part_stride = 0;  // bytes
+
+  // From a row of a part on.
+  [[nodiscard]] Rows at(int part, int first) const {
+    Rows r = rows;
+    r.base += part * part_stride;
+    return r.from(first);
+  }
+};
 
 class Walk {
  public:
@@ -37,6 +51,45 @@ class Walk {
     Rows r = dense(data, config.hidden);
     r.index = routing.token.data() + first;
     return r;
+  }
+
+  // The bytes of that many rows of activations rounded for products along `axis` with weights of a
+  // shape; none where the format takes them as they lie.
+  [[nodiscard]] std::size_t rounded_size(Axis axis, const Shape& shape, int granule,
+                                         std::size_t rows) const {
+    auto* const bytes = kernels.rounded_bytes[static_cast<int>(axis)];
+    return bytes == nullptr ? 0 : rows * static_cast<std::size_t>(bytes(shape, granule));
+  }
+  // The source's rows in these blocks of each part, rounded once for all tasks of the next phase
+  // (a task has some columns of the result only, and would round all that it multiplies), or the
+  // source where the format takes activations as they lie. weights(part, expert): what they are to
+  // be multiplied with.
+  template <class Weights>
+  Operand rounded(Axis axis, const Operand& source, int parts, std::span<const Block> blocks,
+                  Weights weights, std::byte* out) {
+    auto* const round = kernels.round[static_cast<int>(axis)];
+    if (round == nullptr || blocks.empty()) return source;
+    const std::int64_t bytes = kernels.rounded_bytes[static_cast<int>(axis)](
+        weights(0, blocks.front().expert), source.rows.granule);
+    Operand result;
+    result.rows.base = out;
+    result.rows.stride = bytes;
+    result.rows.dtype = DType::int8;
+    result.rows.granule = source.rows.granule;
+    if (parts > 1) result.part_stride = (blocks.back().first + blocks.back().rows) * bytes;
+    constexpr int kPiece = 16;  // rows: tens of microseconds of work
+    int pieces = 0;  // of the largest block
+    for (const Block& block : blocks) pieces = max(pieces, div_up(block.rows, kPiece));
+    pool.run(parts, pieces * static_cast<int>(blocks.size()), [&](int part, int task, Scratch&) {
+      const Block& block = blocks[static_cast<std::size_t>(task / pieces)];
+      const int from = task % pieces * kPiece;
+      const int first = block.first + from;
+      const int count = min(kPiece, block.rows - from);
+      if (count <= 0) return;
+      round(source.at(part, first), count, weights(part, block.expert),
+            out + part * result.part_stride + first * bytes);
+    });
+    return result;
   }
 
   static void clear(float* c, int m, int cols) {
@@ -70,6 +123,24 @@ class ForwardWalk : Walk {
   // Tokens [first, first + tokens); `saved` null: nothing is kept.
   void run(const Tensor& x, std::unique_ptr<Routing> routing, const Tensor& out, std::int64_t first,
            int tokens, SavedChunk* saved);
+
+ private:
+  struct Buffers {
+    const act_t* x;
+    act_t* x_copy;  // where x is not used as it lies
+    act_t* gate;    // null where nothing is kept, as up
+    act_t* up;
+    act_t* h;
+    std::array<float*, 3> mid;  // s X A' of gate and up, s H Ad'
+    std::byte* rounded;
+    float* sums;
+  };
+  Buffers buffers(const Tensor& x, const Routing& routing, int tokens, SavedChunk* saved);
+  void gate_up_mid(const Routing& routing, const Buffers& b);
+  void gate_up(const Routing& routing, const Buffers& b, int tokens);
+  void down_mid(const Routing& routing, const Buffers& b);
+  void down(const Routing& routing, const Buffers& b, int tokens);
+  [[nodiscard]] Operand h_rows(const Buffers& b) const;
 };
 
 // Where the LoRA gradients go.
@@ -87,13 +158,16 @@ class BackwardWalk : Walk {
  private:
   struct Buffers {
     const act_t* dout;
+    act_t* out_copy;  // where it is not used as it came
     act_t* dgate;
     act_t* dup;
     act_t* h;
     std::array<float*, 3> mid;  // s dG Bg, s dU Bu, s dOut Bd
+    std::byte* rounded;
     float* dr;
     float* sums;
   };
+  Buffers buffers(const SavedChunk& saved, const Tensor& grad_out);
   void down_mid(const SavedChunk& saved, const Buffers& b);
   void activation(const SavedChunk& saved, const Buffers& b);
   void gate_up_mid(const SavedChunk& saved, const Buffers& b);

@@ -155,7 +155,7 @@ struct INT4KGroup {
     return axis == Axis::k ? Block::kZero : BlockCodes<8>::kZero;
   }
   template <Axis axis>
-  static int panel_depth(const Packed& w) {
+  static int panel_depth(const Shape& w) {
     return axis == Axis::k ? min(w.group, kPanelDepth) : kPanelDepth;
   }
   template <class I>

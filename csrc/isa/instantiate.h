@@ -17,8 +17,14 @@ constexpr Kernels make_kernels() {
     table.first_not_finite = first_not_finite<I>;
     table.pack_codes = F::pack_codes;
     table.unpack_codes = F::unpack_codes;
-    table.gemm[static_cast<int>(Axis::k)] = gemm_integer<I, F, Axis::k>;
-    table.gemm[static_cast<int>(Axis::n)] = gemm_integer<I, F, Axis::n>;
+    constexpr Axis k = Axis::k;
+    constexpr Axis n = Axis::n;
+    table.rounded_bytes[static_cast<int>(k)] = rounded_bytes<I, F, k>;
+    table.rounded_bytes[static_cast<int>(n)] = rounded_bytes<I, F, n>;
+    table.round[static_cast<int>(k)] = round_rows<I, F, k>;
+    table.round[static_cast<int>(n)] = round_rows<I, F, n>;
+    table.gemm[static_cast<int>(k)] = gemm_integer<I, F, k>;
+    table.gemm[static_cast<int>(n)] = gemm_integer<I, F, n>;
     table.peak_round = integer_peak_round<typename I::Integer>;
   } else {
     table.gemm[static_cast<int>(Axis::k)] = gemm<I, F, Axis::k, Packed>;

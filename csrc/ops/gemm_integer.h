@@ -1,6 +1,6 @@
-// C += A W' or A W for the formats of integer codes: A is rounded to codes of 8 bits block by block
-// (quantize.h), a panel of codes unpacked into L1, and every row of A runs over it before the next
-// panel (integer_tile.h). The loop nest is gemm.h's.
+// C += A W' or A W for the formats of integer codes: A has been rounded to codes of 8 bits
+// (quantize.h), a panel of codes is unpacked into L1, and every row of A runs over it before the
+// next panel (integer_tile.h). The loop nest is gemm.h's.
 #pragma once
 
 namespace kt {
@@ -110,15 +110,42 @@ void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int dep
                   columns * F::Block::kSpan});
 }
 
+// What the products with w sum over, as the format stores it, and the columns of A that share a
+// scale.
+template <Axis axis>
+int padded_sum(const Shape& w) {
+  return round_up(axis == Axis::k ? w.k : w.n, kLanes);
+}
+template <class F, Axis axis>
+int granule_of(const Shape& w, int wanted) {
+  return min(wanted, F::template panel_depth<axis>(w));
+}
+
+template <class I, class F, Axis axis>
+std::int64_t rounded_bytes(const Shape& w, int granule) {
+  return RoundedRow<typename I::Integer>::bytes(padded_sum<axis>(w),
+                                                granule_of<F, axis>(w, granule));
+}
+
+template <class I, class F, Axis axis>
+void round_rows(const Rows& a, int m, const Packed& w, std::byte* out) {
+  using T = typename I::Integer;
+  const int sum = padded_sum<axis>(w);
+  const int granule = granule_of<F, axis>(w, a.granule);
+  const float* const factor = axis == Axis::n ? F::sum_scales(w) : nullptr;
+  for (int i = 0; i < m; ++i, out += RoundedRow<T>::bytes(sum, granule)) {
+    round_row<T, axis>({a.row(i), a.dtype}, axis == Axis::k ? w.k : w.n, sum, granule,
+                       F::template zero<axis>(), factor, {out, sum, granule});
+  }
+}
+
 template <class I, class F, Axis axis>
 void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int terms, int out0,
                   int out1, Scratch& scratch) {
   using T = typename I::Integer;
-  const int valid = axis == Axis::k ? w[0].k : w[0].n;
-  const int sum = round_up(valid, kLanes);
+  const int sum = padded_sum<axis>(w[0]);
   const int ldc = round_up(out1 - out0, kLanes);
   const int panel = F::template panel_depth<axis>(w[0]);
-  const int zero = F::template zero<axis>();
   // Along k a long run keeps the weights' lines in address order; along n one panel does. Scales
   // and starts take a quarter of the codes' bytes at most (granules of 32) and lie behind them.
   const int fit =
@@ -128,14 +155,11 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
   const int step = m <= T::kDirectRows && axis == Axis::k ? 1 : T::kVectors;
 
   IntegerTiles<T> multiply_panel;
-  const IntegerRows<T> block(scratch.a, m, depth, min(a.granule, panel));
+  const IntegerRows<T> block(scratch.a, m, depth, granule_of<F, axis>(w[0], a.granule));
   for (int s0 = 0; s0 < sum; s0 += depth) {
     const int length = min(depth, sum - s0);
+    block.take(a, m, sum, s0, length);
     for (int t = 0; t < terms; ++t) {
-      if (t == 0 || axis == Axis::n) {
-        const float* const factor = axis == Axis::n ? F::sum_scales(w[t]) + s0 : nullptr;
-        quantize_rows<T, axis>(a, m, s0, min(length, valid - s0), length, zero, factor, block);
-      }
       for (int o = out0; o < out1; o += step * kLanes) {
         const int vectors = min(step, div_up(out1 - o, kLanes));
         for (int column = 0; column < length; column += panel) {

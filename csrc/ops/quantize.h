@@ -8,9 +8,31 @@ namespace {
 // Columns of a panel of codes: 64 outputs of 128 sums are 8 KiB, or 16 of words.
 constexpr int kPanelDepth = 128;
 
-// A block of A in an integer vocabulary T: row i is codes + i * lda, and in granule q its values
-// are scale[q * m + i] * code. `start` is what the sum of products begins with: minus the weights'
-// zero point times the sum of the codes.
+// A row of A rounded in an integer vocabulary T: codes of `columns` values (a multiple of kLanes),
+// then each granule's scale and start. Its values are scale * code; `start` is what a sum of
+// products begins with: minus the weights' zero point times the sum of the granule's codes.
+template <class T>
+struct RoundedRow {
+  typename T::A* codes;
+  float* scale;
+  std::int32_t* start;
+
+  RoundedRow(std::byte* memory, int columns, int granule)
+      : codes(reinterpret_cast<typename T::A*>(memory)),
+        scale(reinterpret_cast<float*>(memory + code_bytes(columns))),
+        start(reinterpret_cast<std::int32_t*>(scale + div_up(columns, granule))) {}
+
+  static int code_bytes(int columns) {
+    return round_up(columns * static_cast<int>(sizeof(typename T::A)), kLine);
+  }
+  static std::int64_t bytes(int columns, int granule) {
+    return code_bytes(columns) + round_up(div_up(columns, granule) * 8, kLine);
+  }
+  static constexpr int kLine = 64;
+};
+
+// A block of rounded rows for the tiles: row i is codes + i * lda, and in granule q its scale and
+// start are [q * m + i].
 template <class T>
 struct IntegerRows {
   typename T::A* codes;
@@ -27,6 +49,19 @@ struct IntegerRows {
             memory + round_up(m * lda * static_cast<int>(sizeof(typename T::A)), 64))),
         start(reinterpret_cast<std::int32_t*>(scale) + m * div_up(depth, columns)),
         granule(columns) {}
+
+  // Columns [s0, s0 + length) of m rounded rows of `columns`; s0 is a multiple of the granule.
+  void take(const Rows& a, int m, int columns, int s0, int length) const {
+    for (int i = 0; i < m; ++i) {
+      const RoundedRow<T> row(const_cast<std::byte*>(a.row(i)), columns, granule);
+      __builtin_memcpy(codes + static_cast<std::int64_t>(i) * lda, row.codes + s0,
+                       static_cast<std::size_t>(length) * sizeof(typename T::A));
+      for (int q = 0; q * granule < length; ++q) {
+        scale[q * m + i] = row.scale[s0 / granule + q];
+        start[q * m + i] = row.start[s0 / granule + q];
+      }
+    }
+  }
 };
 
 // The largest magnitude of `count` values; NaN, if one is, else infinity, if one is.
@@ -54,43 +89,37 @@ int first_not_finite(const Rows& source, int rows, int k) {
   return rows;
 }
 
-// Columns [s0, s0 + length) of m rows, those past `valid` zero. factor[j], if given, multiplies
-// column s0 + j before it is rounded.
+// `columns` values to codes, those from `valid` on zero; factor[j], if given, multiplies the j-th.
 template <class T, Axis axis>
-void quantize_rows(const Rows& a, int m, int s0, int valid, int length, int zero,
-                   const float* factor, const IntegerRows<T>& out) {
+void round_row(const FloatRow& row, int valid, int columns, int granule, int zero,
+               const float* factor, const RoundedRow<T>& out) {
   using I = typename T::Vector;
-  const int granule = out.granule;
-  for (int i = 0; i < m; ++i) {
-    const FloatRow row{a.row(i), a.dtype};
-    typename T::A* to = out.codes + static_cast<std::int64_t>(i) * out.lda;
-    for (int q = 0; q * granule < length; ++q) {
-      const int first = q * granule;
-      const int end = s0 + min(valid, first + granule);
-      const float* const f = factor != nullptr ? factor + first : nullptr;
-      const float most = largest_of<I>(row, s0 + first, end - (s0 + first), f);
-      const int count = min(length - first, granule);
-      // Zeros; so small that 127 / most would overflow; or not finite, as the outputs are to be.
-      if (!(most > 4e-37F) || !is_finite(most)) {
-        __builtin_memset(to + first, 0, static_cast<std::size_t>(count) * sizeof(typename T::A));
-        out.scale[q * m + i] = is_finite(most) ? 0.0F : __builtin_nanf("");
-        out.start[q * m + i] = 0;
-        continue;
-      }
-      const auto inverse = I::set1(127.0F / most);
-      auto sum = T::set1(0);
-      for (int j = first; j < first + count; j += kLanes) {
-        alignas(64) float values[kLanes];
-        for (int v = 0; v < kLanes; v += I::kWidth) {
-          auto x = row.at<I>(s0 + j + v, end);
-          if (factor != nullptr) x = x * I::load(factor + j + v);
-          I::store(values + v, x * inverse);
-        }
-        sum = T::add(sum, T::template round<axis>(values, to + j));
-      }
-      out.scale[q * m + i] = most * (1.0F / 127.0F);
-      out.start[q * m + i] = -zero * T::sum(sum);
+  for (int q = 0, first = 0; first < columns; ++q, first += granule) {
+    const int end = min(valid, first + granule);
+    const float* const f = factor != nullptr ? factor + first : nullptr;
+    const float most = largest_of<I>(row, first, end - first, f);
+    const int last = min(columns, first + granule);
+    // Zeros; so small that 127 / most would overflow; or not finite, as the outputs are to be.
+    if (!(most > 4e-37F) || !is_finite(most)) {
+      __builtin_memset(out.codes + first, 0,
+                       static_cast<std::size_t>(last - first) * sizeof(typename T::A));
+      out.scale[q] = is_finite(most) ? 0.0F : __builtin_nanf("");
+      out.start[q] = 0;
+      continue;
     }
+    const auto inverse = I::set1(127.0F / most);
+    auto sum = T::set1(0);
+    for (int j = first; j < last; j += kLanes) {
+      alignas(64) float values[kLanes];
+      for (int v = 0; v < kLanes; v += I::kWidth) {
+        auto x = row.at<I>(j + v, end);
+        if (factor != nullptr) x = x * I::load(factor + j + v);
+        I::store(values + v, x * inverse);
+      }
+      sum = T::add(sum, T::template round<axis>(values, out.codes + j));
+    }
+    out.scale[q] = most * (1.0F / 127.0F);
+    out.start[q] = -zero * T::sum(sum);
   }
 }
 

@@ -73,7 +73,7 @@ struct RowScaled {
     return Block::kZero;
   }
   template <Axis axis>
-  static int panel_depth(const Packed& /*w*/) {
+  static int panel_depth(const Shape& /*w*/) {
     return kPanelDepth;
   }
   template <class I>
