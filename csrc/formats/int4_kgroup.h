@@ -182,7 +182,10 @@ struct INT4KGroup {
       using I = typename T::Vector;
       const Stored held = stored(w);
       alignas(64) float steps[kLanes];  // of a code, in steps of `back`
-      I::from_half(held.of(row, min(column, w.k - 1) / w.group), steps);
+      const std::uint16_t* const scales = held.of(row, min(column, w.k - 1) / w.group);
+      // Those that the next panel's depth has: a line of their own for each 16 rows, out of order.
+      __builtin_prefetch(scales + std::int64_t{kPanelDepth} * held.groups);
+      I::from_half(scales, steps);
       for (int i = 0; i < kLanes; i += I::kWidth) {
         I::store(steps + i, I::load(steps + i) * I::load(held.step + row + i));
       }

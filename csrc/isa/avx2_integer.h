@@ -21,6 +21,7 @@ struct Avx2Integer {
   static constexpr int kVectors = 1;
   static constexpr int kStep = 2;
   static constexpr int kDirectRows = 0;  // always by way of a panel
+  static constexpr int kStarts = 1;
 
   static Ints set1(std::int32_t x) { return _mm256_set1_epi32(x); }
   static Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
@@ -131,10 +132,10 @@ struct Avx2Integer {
     }
     return _mm256_add_epi32(low, high);
   }
-  static std::int32_t sum(Ints v) {
+  static void starts(Ints v, std::int32_t factor, std::int32_t* out) {
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+    out[0] = factor * _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
   }
 };
 

@@ -66,19 +66,12 @@ struct Avx512Bytes {
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(dwords, v), bytes);
   }
-
-  static std::int32_t sum(Ints v) {
-    const __m256i half =
-        _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-  }
 };
 
 struct Avx512Vnni : Avx512Bytes {
   static constexpr int kStep = 4;
   static constexpr int kDirectRows = 6;
+  static constexpr int kStarts = 4;  // direct_k's sums are of every fourth quad of columns
   using A = std::int8_t;
   using Panel = std::uint8_t;
 
@@ -133,19 +126,75 @@ struct Avx512Vnni : Avx512Bytes {
     return codes;
   }
 
+  // Lane l of 16 columns' codes is the l-th quad.
+  static void starts(Ints sum, std::int32_t factor, std::int32_t* out) {
+    sum = add(sum, _mm512_shuffle_epi32(sum, _MM_PERM_BADC));
+    sum = add(sum, _mm512_shuffle_epi32(sum, _MM_PERM_CDAB));
+    const Ints first = _mm512_permutexvar_epi32(
+        _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), sum);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                     _mm_mullo_epi32(_mm512_castsi512_si128(first), _mm_set1_epi32(factor)));
+  }
+
   // Lanes of 128 bits sum along k, each for one row of weights: 16 bytes of A serve the four rows
-  // of a vector, and the codes need no shuffle. Four sums reduce to 16 outputs in order.
-  template <class F, int rows, class Few>
-  static void direct_k(const Packed& w, int o, int s, int depth, const Few& a, const float* w_scale,
+  // of a vector, and the codes need no shuffle. Dword d of lane l of the j-th of four sums belongs
+  // to row 4 l + j; only the totals are reduced to 16 outputs in order (that takes 9 instructions,
+  // scaling a sum as it is 2). Totals lie in L1, the registers being taken by the sums.
+  template <class F, int rows, class BlockOfA>
+  static void direct_k(const Packed& w, int o, int s, int depth, const BlockOfA& a, int column,
                        float* c, int ldc) {
     const std::byte* const group = w.data + o / kLanes * F::Block::group_bytes(w.k);
+    alignas(64) float totals[rows][4][kLanes] = {};
+    alignas(64) float scales[kLanes];
+    if constexpr (F::kIntegers.grouped) {
+      alignas(64) float sums[rows][4][kLanes];  // of one group
+      const int run = F::template panel_depth<Axis::k>(w);
+      for (int k = 0; k < depth; k += a.granule) {
+        const bool first = k % run == 0;
+        const bool last = (k + a.granule) % run == 0;
+        if (last) F::template output_scales<Vector>(w, o, s + k, scales);
+        add_granule<F, rows>(group, s + k, a.granule, a, column + k, [&](int i, int j, __m512 sum) {
+          if (!first) sum = _mm512_add_ps(sum, _mm512_load_ps(sums[i][j]));
+          if (!last) return _mm512_store_ps(sums[i][j], sum);
+          const __m512 of_row = _mm512_permutevar_ps(_mm512_load_ps(scales), set1(j));
+          const __m512 total = _mm512_fmadd_ps(sum, of_row, _mm512_load_ps(totals[i][j]));
+          _mm512_store_ps(totals[i][j], total);
+        });
+      }
+    } else {
+      F::template output_scales<Vector>(w, o, s, scales);
+      for (int k = 0; k < depth; k += a.granule) {
+        add_granule<F, rows>(group, s + k, min(a.granule, depth - k), a, column + k,
+                             [&](int i, int j, __m512 sum) {
+                               sum = _mm512_add_ps(sum, _mm512_load_ps(totals[i][j]));
+                               _mm512_store_ps(totals[i][j], sum);
+                             });
+      }
+    }
+    KT_UNROLL for (int i = 0; i < rows; ++i) {
+      __m512 total = reduce(totals[i]);
+      if constexpr (!F::kIntegers.grouped) total = _mm512_mul_ps(total, _mm512_load_ps(scales));
+      _mm512_storeu_ps(c + i * ldc, _mm512_add_ps(_mm512_loadu_ps(c + i * ldc), total));
+    }
+  }
+
+  // One granule of A, columns of its block from `column` on, times the weights' from s on:
+  // add(row, j, scaled sum).
+  template <class F, int rows, class BlockOfA, class Add>
+  static void add_granule(const std::byte* group, int s, int depth, const BlockOfA& a, int column,
+                          Add add) {
+    const float* const scale = a.scale + column / a.granule * rows;
+    const std::int32_t* const start = a.shares + column / a.granule * rows * kStarts;
     Ints acc[rows][4];
     KT_UNROLL for (int i = 0; i < rows; ++i) {
-      KT_UNROLL for (int j = 0; j < 4; ++j) acc[i][j] = _mm512_setzero_si512();
+      const Ints first = _mm512_broadcast_i32x4(
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(start + i * kStarts)));
+      KT_UNROLL for (int j = 0; j < 4; ++j) acc[i][j] = first;
     }
+    const A* const codes_of_a = a.codes + column;
     for (int k = 0; k < depth; k += F::Block::kColumns) {
       const std::byte* const block = F::Block::block(group, s + k);
-      Avx512Vector::prefetch(block + Avx512Vector::kPrefetchAlongK, kBlockBytes);
+      Vector::prefetch(block + Vector::kPrefetchAlongK, kBlockBytes);
       Bytes codes[4];
       KT_UNROLL for (int j = 0; j < 4; ++j) codes[j] = load_bytes(block + 64 * j);
       KT_UNROLL for (int h = 0; h < F::Block::kColumns / kLanes; ++h) {
@@ -155,45 +204,56 @@ struct Avx512Vnni : Avx512Bytes {
           v[j] = F::Block::template sixteen<Avx512Vnni>(codes[j], h);
         }
         KT_UNROLL for (int i = 0; i < rows; ++i) {
-          const Ints x = _mm512_broadcast_i32x4(
-              _mm_loadu_si128(reinterpret_cast<const __m128i*>(a.codes(i) + k + h * kLanes)));
+          const Ints x = _mm512_broadcast_i32x4(_mm_loadu_si128(
+              reinterpret_cast<const __m128i*>(codes_of_a + i * a.lda + k + h * kLanes)));
           KT_UNROLL for (int j = 0; j < 4; ++j) acc[i][j] = dot(acc[i][j], v[j], x);
         }
       }
     }
     KT_UNROLL for (int i = 0; i < rows; ++i) {
-      const Ints s01 = _mm512_add_epi32(_mm512_unpacklo_epi32(acc[i][0], acc[i][1]),
-                                        _mm512_unpackhi_epi32(acc[i][0], acc[i][1]));
-      const Ints s23 = _mm512_add_epi32(_mm512_unpacklo_epi32(acc[i][2], acc[i][3]),
-                                        _mm512_unpackhi_epi32(acc[i][2], acc[i][3]));
-      const Ints sum =
-          _mm512_add_epi32(_mm512_unpacklo_epi64(s01, s23), _mm512_unpackhi_epi64(s01, s23));
-      add_scaled(_mm512_add_epi32(sum, set1(a.start(i))), a.scale(i), w_scale, c + i * ldc);
+      const __m512 factor = _mm512_set1_ps(scale[i]);
+      KT_UNROLL for (int j = 0; j < 4; ++j) {
+        add(i, j, _mm512_mul_ps(to_floats(acc[i][j]), factor));
+      }
     }
   }
 
+  static __m512 reduce(const float (&totals)[4][kLanes]) {
+    const __m512d pairs[2] = {add_halves(totals[0], totals[1]), add_halves(totals[2], totals[3])};
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(pairs[0], pairs[1])),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[0], pairs[1])));
+  }
+  static __m512d add_halves(const float* x, const float* y) {
+    const __m512 a = _mm512_load_ps(x);
+    const __m512 b = _mm512_load_ps(y);
+    return _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+  }
+
   // Lanes are columns: a vector's four rows are interleaved in registers and serve all rows of A.
-  template <class F, int rows, class Few>
-  static void direct_n(const Packed& w, int o, int vectors, int s, int depth, const Few& a,
-                       float* c, int ldc) {
+  template <class F, int rows, class BlockOfA>
+  static void direct_n(const Packed& w, int o, int vectors, int s, int depth, const BlockOfA& a,
+                       int column, float* c, int ldc) {
     using Decoder = typename F::template Decoder<Avx512Vnni>;
     Decoder decode[kPanelDepth / kLanes];
     for (int v = 0, made = -1; v < vectors;) {
-      const int column = o + v * kLanes;
-      if (made < 0 || !F::same_decoder(w, made, column)) {
-        for (int r = 0; r < depth; r += kLanes) decode[r / kLanes] = {w, s + r, column};
-        made = column;
+      const int output = o + v * kLanes;
+      if (made < 0 || !F::same_decoder(w, made, output)) {
+        for (int r = 0; r < depth; r += kLanes) decode[r / kLanes] = {w, s + r, output};
+        made = output;
       }
       // As many columns as one decoder serves, in whole blocks: more share the loads of A.
       const auto fit = [&](int count) {
-        return v + count <= vectors && column % F::Block::kColumns == 0 &&
-               F::same_decoder(w, column, column + (count - 1) * kLanes);
+        return v + count <= vectors && output % F::Block::kColumns == 0 &&
+               F::same_decoder(w, output, output + (count - 1) * kLanes);
       };
       const int count = fit(4) ? 4 : fit(2) ? 2 : 1;
-      auto* const direct = count == 4   ? direct_columns<F, rows, 4, Few>
-                           : count == 2 ? direct_columns<F, rows, 2, Few>
-                                        : direct_columns<F, rows, 1, Few>;
-      direct(w, column, s, depth, a, decode, c + v * kLanes, ldc);
+      auto* const direct = count == 4   ? direct_columns<F, rows, 4, BlockOfA>
+                           : count == 2 ? direct_columns<F, rows, 2, BlockOfA>
+                                        : direct_columns<F, rows, 1, BlockOfA>;
+      for (int r = 0; r < depth; r += a.granule) {
+        direct(w, output, s + r, min(a.granule, depth - r), a, column + r, decode + r / kLanes,
+               c + v * kLanes, ldc);
+      }
       v += count;
     }
   }
@@ -220,34 +280,37 @@ struct Avx512Vnni : Avx512Bytes {
     }
   }
 
-  template <class F, int rows, int vectors, class Few>
-  static void direct_columns(const Packed& w, int o, int s, int depth, const Few& a,
-                             const typename F::template Decoder<Avx512Vnni>* decode, float* c,
-                             int ldc) {
+  // One granule of A.
+  template <class F, int rows, int vectors, class BlockOfA>
+  static void direct_columns(const Packed& w, int o, int s, int depth, const BlockOfA& a,
+                             int column, const typename F::template Decoder<Avx512Vnni>* decode,
+                             float* c, int ldc) {
     const std::int64_t bytes = F::Block::group_bytes(w.k);
+    const float* const scale = a.scale + column / a.granule * rows;
+    const std::int32_t* const start = a.start + column / a.granule * rows;
     // For the compiler: which half of a byte is whose.
     if (vectors > 1 && o % F::Block::kColumns != 0) __builtin_unreachable();
     Ints acc[rows][vectors];
     KT_UNROLL for (int i = 0; i < rows; ++i) {
-      KT_UNROLL for (int v = 0; v < vectors; ++v) acc[i][v] = set1(a.start(i));
+      KT_UNROLL for (int v = 0; v < vectors; ++v) acc[i][v] = set1(start[i]);
     }
     for (int r = 0; r < depth; r += kLanes, ++decode) {
       const std::byte* const group = w.data + (s + r) / kLanes * bytes;
       // The same columns of the rows that the next panel's depth has.
-      Avx512Vector::prefetch(F::Block::span(group + kPanelDepth / kLanes * bytes, o),
-                             vectors * F::Block::kSpan);
+      Vector::prefetch(F::Block::span(group + kPanelDepth / kLanes * bytes, o),
+                       vectors * F::Block::kSpan);
       KT_UNROLL for (int j = 0; j < 4; ++j) {
         Ints quads[vectors];
         load_quads<F>(group, o, j, *decode, quads);
         KT_UNROLL for (int i = 0; i < rows; ++i) {
-          const Ints x = broadcast(a.codes(i) + r + 4 * j);
+          const Ints x = broadcast(a.codes + i * a.lda + column + r + 4 * j);
           KT_UNROLL for (int v = 0; v < vectors; ++v) acc[i][v] = dot(acc[i][v], quads[v], x);
         }
       }
     }
     KT_UNROLL for (int i = 0; i < rows; ++i) {
       KT_UNROLL for (int v = 0; v < vectors; ++v) {
-        add_scaled(acc[i][v], a.scale(i), nullptr, c + i * ldc + v * kLanes);
+        add_scaled(acc[i][v], scale[i], nullptr, c + i * ldc + v * kLanes);
       }
     }
   }
@@ -264,6 +327,7 @@ struct Avx512Vnni : Avx512Bytes {
 struct Avx512Madd : Avx512Bytes {
   static constexpr int kStep = 2;
   static constexpr int kDirectRows = 0;  // always by way of a panel
+  static constexpr int kStarts = 1;
   using A = std::int16_t;
   using Panel = std::int16_t;
 
@@ -313,6 +377,10 @@ struct Avx512Madd : Avx512Bytes {
         _mm512_cvtsepi32_epi16(_mm512_permutexvar_epi32(axis == Axis::k ? columns : rows, codes));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), v);
     return codes;
+  }
+
+  static void starts(Ints sum, std::int32_t factor, std::int32_t* out) {
+    out[0] = factor * _mm512_reduce_add_epi32(sum);
   }
 };
 

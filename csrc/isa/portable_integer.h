@@ -18,6 +18,7 @@ struct PortableInteger {
   static constexpr int kVectors = 1;
   static constexpr int kStep = 2;
   static constexpr int kDirectRows = 0;  // always by way of a panel
+  static constexpr int kStarts = 1;
 
   static Ints set1(std::int32_t x) { return Ints{x, x, x, x}; }
   static Ints add(Ints a, Ints b) { return a + b; }
@@ -99,7 +100,9 @@ struct PortableInteger {
     }
     return sum;
   }
-  static std::int32_t sum(Ints v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+  static void starts(Ints sum, std::int32_t factor, std::int32_t* out) {
+    out[0] = factor * ((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  }
 };
 
 }  // namespace

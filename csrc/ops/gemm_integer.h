@@ -6,31 +6,18 @@
 namespace kt {
 namespace {
 
-// Few rows straight from the blocks.
-template <class T>
-struct FewRows {
-  const IntegerRows<T>& block;
-  int m;
-  int column;
-  int q;
-  [[nodiscard]] const typename T::A* codes(int i) const {
-    return block.codes + static_cast<std::int64_t>(i) * block.lda + column;
-  }
-  [[nodiscard]] float scale(int i) const { return block.scale[q * m + i]; }
-  [[nodiscard]] std::int32_t start(int i) const { return block.start[q * m + i]; }
-};
-
+// Few rows straight from the blocks, columns of A's block from `column` on.
 template <class T, class F, Axis axis, int rows = T::kDirectRows>
-void direct_integer(int m, const Packed& w, int o, int vectors, int s, int depth,
-                    const FewRows<T>& a, const float* w_scale, float* c, int ldc) {
+void direct_integer(const Packed& w, int m, int o, int vectors, int s, int depth,
+                    const IntegerRows<T>& a, int column, float* c, int ldc) {
   if constexpr (rows > 0) {
     if (m < rows) {
-      return direct_integer<T, F, axis, rows - 1>(m, w, o, vectors, s, depth, a, w_scale, c, ldc);
+      return direct_integer<T, F, axis, rows - 1>(w, m, o, vectors, s, depth, a, column, c, ldc);
     }
     if constexpr (axis == Axis::k) {
-      T::template direct_k<F, rows>(w, o, s, depth, a, w_scale, c, ldc);
+      T::template direct_k<F, rows>(w, o, s, depth, a, column, c, ldc);
     } else {
-      T::template direct_n<F, rows>(w, o, vectors, s, depth, a, c, ldc);
+      T::template direct_n<F, rows>(w, o, vectors, s, depth, a, column, c, ldc);
     }
   }
 }
@@ -67,6 +54,10 @@ void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int dep
                       const IntegerRows<T>& a, int column, float* c, int ldc, Scratch& scratch,
                       IntegerTiles<T>& multiply_panel) {
   using I = typename T::Vector;
+  if (m <= T::kDirectRows) {
+    direct_integer<T, F, axis>(w, m, o, vectors, s, depth, a, column, c, ldc);
+    return;
+  }
   alignas(64) float scales[T::kVectors * kLanes];
   const float* w_scale = nullptr;
   if constexpr (axis == Axis::k) {
@@ -74,13 +65,6 @@ void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int dep
       F::template output_scales<I>(w, o + v * kLanes, s, scales + v * kLanes);
     }
     w_scale = scales;
-  }
-  if (m <= T::kDirectRows) {
-    for (int j = 0; j < depth; j += a.granule) {
-      direct_integer<T, F, axis>(m, w, o, vectors, s + j, min(a.granule, depth - j),
-                                 {a, m, column + j, (column + j) / a.granule}, w_scale, c, ldc);
-    }
-    return;
   }
   const std::int64_t group = F::Block::group_bytes(w.k);
   auto* const panel = reinterpret_cast<typename T::Panel*>(scratch.panel);
@@ -145,14 +129,16 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
   using T = typename I::Integer;
   const int sum = padded_sum<axis>(w[0]);
   const int ldc = round_up(out1 - out0, kLanes);
-  const int panel = F::template panel_depth<axis>(w[0]);
   // Along k a long run keeps the weights' lines in address order; along n one panel does. Scales
-  // and starts take a quarter of the codes' bytes at most (granules of 32) and lie behind them.
+  // and starts take three quarters of the codes' bytes at most (granules of 32) and lie behind them.
   const int fit =
       kABudget / (m * static_cast<int>(sizeof(typename T::A))) / kPanelDepth * kPanelDepth;
   const int depth = min(sum, axis == Axis::k ? max(kPanelDepth, fit) : kPanelDepth);
-  // Few rows take the weights straight from memory: along k one group of rows, which is contiguous.
-  const int step = m <= T::kDirectRows && axis == Axis::k ? 1 : T::kVectors;
+  // Few rows take the weights straight from memory: along k one group of rows, which is contiguous,
+  // all of it at once.
+  const bool one_group = m <= T::kDirectRows && axis == Axis::k;
+  const int step = one_group ? 1 : T::kVectors;
+  const int panel = one_group ? depth : F::template panel_depth<axis>(w[0]);
 
   IntegerTiles<T> multiply_panel;
   const IntegerRows<T> block(scratch.a, m, depth, granule_of<F, axis>(w[0], a.granule));

@@ -10,7 +10,8 @@ constexpr int kPanelDepth = 128;
 
 // A row of A rounded in an integer vocabulary T: codes of `columns` values (a multiple of kLanes),
 // then each granule's scale and start. Its values are scale * code; `start` is what a sum of
-// products begins with: minus the weights' zero point times the sum of the granule's codes.
+// products begins with: minus the weights' zero point times the sum of the granule's codes. Where
+// T's products of few rows have several sums for an output, each has its share: T::kStarts.
 template <class T>
 struct RoundedRow {
   typename T::A* codes;
@@ -26,19 +27,20 @@ struct RoundedRow {
     return round_up(columns * static_cast<int>(sizeof(typename T::A)), kLine);
   }
   static std::int64_t bytes(int columns, int granule) {
-    return code_bytes(columns) + round_up(div_up(columns, granule) * 8, kLine);
+    return code_bytes(columns) + round_up(div_up(columns, granule) * 4 * (1 + T::kStarts), kLine);
   }
   static constexpr int kLine = 64;
 };
 
-// A block of rounded rows for the tiles: row i is codes + i * lda, and in granule q its scale and
-// start are [q * m + i].
+// A block of rounded rows: row i is codes + i * lda, and in granule q its scale and start are
+// [q * m + i], its shares of the start T::kStarts from [(q * m + i) * T::kStarts] on.
 template <class T>
 struct IntegerRows {
   typename T::A* codes;
   int lda;
   float* scale;
   std::int32_t* start;
+  std::int32_t* shares;
   int granule;
 
   // In memory for m rows of `depth` columns.
@@ -48,6 +50,7 @@ struct IntegerRows {
         scale(reinterpret_cast<float*>(
             memory + round_up(m * lda * static_cast<int>(sizeof(typename T::A)), 64))),
         start(reinterpret_cast<std::int32_t*>(scale) + m * div_up(depth, columns)),
+        shares(start + m * div_up(depth, columns)),
         granule(columns) {}
 
   // Columns [s0, s0 + length) of m rounded rows of `columns`; s0 is a multiple of the granule.
@@ -57,8 +60,15 @@ struct IntegerRows {
       __builtin_memcpy(codes + static_cast<std::int64_t>(i) * lda, row.codes + s0,
                        static_cast<std::size_t>(length) * sizeof(typename T::A));
       for (int q = 0; q * granule < length; ++q) {
-        scale[q * m + i] = row.scale[s0 / granule + q];
-        start[q * m + i] = row.start[s0 / granule + q];
+        const int from = s0 / granule + q;
+        const int to = q * m + i;
+        scale[to] = row.scale[from];
+        start[to] = 0;
+        for (int share = 0; share < T::kStarts; ++share) {
+          const std::int32_t value = row.start[from * T::kStarts + share];
+          start[to] += value;
+          shares[to * T::kStarts + share] = value;
+        }
       }
     }
   }
@@ -104,7 +114,7 @@ void round_row(const FloatRow& row, int valid, int columns, int granule, int zer
       __builtin_memset(out.codes + first, 0,
                        static_cast<std::size_t>(last - first) * sizeof(typename T::A));
       out.scale[q] = is_finite(most) ? 0.0F : __builtin_nanf("");
-      out.start[q] = 0;
+      __builtin_memset(out.start + q * T::kStarts, 0, T::kStarts * sizeof(std::int32_t));
       continue;
     }
     const auto inverse = I::set1(127.0F / most);
@@ -119,7 +129,7 @@ void round_row(const FloatRow& row, int valid, int columns, int granule, int zer
       sum = T::add(sum, T::template round<axis>(values, out.codes + j));
     }
     out.scale[q] = most * (1.0F / 127.0F);
-    out.start[q] = -zero * T::sum(sum);
+    T::starts(sum, -zero, out.start + q * T::kStarts);
   }
 }
 
