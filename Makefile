@@ -6,7 +6,7 @@ VENV_PYTHON := .venv/bin/python
 
 bench: ## measure the quick preset on HEAD and the commit before, publish, print a table
 	@$(call need_python)
-	@$(PYTHON) tools/environment.py bench
+	@$(PYTHON) -m tools.environment bench
 	@$(VENV_PYTHON) -m tools.bench
 
 test: build ## run every test
@@ -20,7 +20,7 @@ build: dev ## build the extension in place
 
 dev:
 	@$(call need_python)
-	@$(PYTHON) tools/environment.py dev
+	@$(PYTHON) -m tools.environment dev
 
 clean: ## remove all that was built or set up; asv's results stay
 	rm -rf .venv build dist *.egg-info kt_kernel/*.so .asv/env .asv/html \

@@ -63,7 +63,7 @@ def test_make_bench_measures_publishes_and_prints(clone):
 
 def test_a_second_set_up_installs_nothing(clone):
     done = subprocess.run(
-        ["python3", "tools/environment.py", "bench"],
+        ["python3", "-m", "tools.environment", "bench"],
         cwd=clone,
         capture_output=True,
         text=True,

@@ -9,7 +9,7 @@ import pytest
 import tomllib
 from asv.config import Config
 
-from tools import bench, build, environment
+from tools import bench, build, environment, python_headers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,7 +71,7 @@ def test_each_missing_tool_is_a_line_that_says_what_to_install(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setitem(sys.modules, "ensurepip", None)
-    monkeypatch.setattr(environment.sysconfig, "get_path", lambda name: f"/nowhere/{name}")
+    monkeypatch.setattr(python_headers, "present", lambda venv: False)
     assert environment.missing_tools() == [
         "python3's venv module is missing: apt-get install python3-venv",
         "Python's C headers are missing: apt-get install python3-dev",
@@ -100,7 +100,16 @@ def fake_venv(tmp_path, monkeypatch):
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(environment.subprocess, "run", run)
+    monkeypatch.setattr(python_headers, "present", lambda venv: True)
     return calls
+
+
+def test_headers_that_are_missing_come_into_the_new_environment(fake_venv, monkeypatch):
+    monkeypatch.setattr(python_headers, "present", lambda venv: False)
+    monkeypatch.setattr(python_headers, "fetch", lambda venv: fake_venv.append(venv))
+    environment.make("bench")
+    venv, fetched, pip = fake_venv
+    assert (venv[2], fetched, pip[2]) == ("venv", environment.VENV, "pip")
 
 
 def test_a_second_set_up_does_nothing(fake_venv, monkeypatch):

@@ -1,4 +1,4 @@
-"""Makes .venv and installs pinned requirements into it: `python3 tools/environment.py bench|dev`.
+"""Makes .venv and installs pinned requirements into it: `python3 -m tools.environment bench|dev`.
 
 Runs with the system's Python and nothing but its standard library. What was installed is remembered
 by the hash of what was asked for, in .venv/stamps: a second call does nothing, and a changed pin is
@@ -10,8 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
+
+from tools import python_headers
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -31,8 +32,8 @@ def missing_tools():
         import venv  # noqa: F401
     except ImportError:
         lines.append("python3's venv module is missing: apt-get install python3-venv")
-    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
-        lines.append("Python's C headers are missing: apt-get install python3-dev")
+    if not python_headers.present(VENV) and not python_headers.obtainable():
+        lines.append(python_headers.MISSING)
     for tool, package in ((os.environ.get("CXX", "g++"), "g++"), ("make", "make"), ("git", "git")):
         if not shutil.which(tool):
             lines.append(f"{tool} is missing: apt-get install {package}")
@@ -81,6 +82,9 @@ def make(name):
         subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
         STAMPS.mkdir()
         write_stamp("venv", "made")
+    if not python_headers.present(VENV):
+        print("Bringing Python's C headers into .venv", flush=True)
+        python_headers.fetch(VENV)
     path, digest = wanted(name)
     if read_stamp(name) != digest:
         print(f"Installing requirements/{name}.txt into .venv", flush=True)
@@ -92,7 +96,7 @@ def make(name):
 def main():
     """Set up; SystemExit with a line for each thing that is missing or failed."""
     if len(sys.argv) != 2 or not (ROOT / "requirements" / f"{sys.argv[1]}.txt").exists():
-        sys.exit("usage: python3 tools/environment.py bench|dev")
+        sys.exit("usage: python3 -m tools.environment bench|dev")
     lines = missing_tools()
     if lines:
         sys.exit("\n".join(lines))
