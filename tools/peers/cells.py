@@ -58,7 +58,7 @@ def measure_shape(shape: str, rounds: int, kt: KtKernel | None, told) -> list[di
 
 def _against_torch(shape, first, ours, rounds):
     """Our methods and all of PyTorch's in the same turns."""
-    peers = {name: make(first) for name, (make, _) in BASELINES.items()}
+    peers = {name: make(first) for name, make in BASELINES.items()}
     cells = {}
     for passes in PASSES:
         functions = {method: passes_of(case, passes) for method, case in ours.items()}

@@ -10,7 +10,6 @@ from matplotlib.ticker import FuncFormatter
 from benchmarks.presets import FORMATS, PRESETS, SFT_METHODS, SWEEP_TOKENS
 from benchmarks.roofline import PASSES, floating_point_operations, weight_bytes
 
-from .pytorch import BASELINES
 from .sweep import fractions
 
 # Told apart by people who see few colours, too (Okabe and Ito); the background is white in any
@@ -108,7 +107,7 @@ def _draw_points(axes, cells, markers):
         marker = markers[cell["shape"]]
         held = FORMATS[cell["method"]].bytes_per_weight
         if cell["method"] == SFT_METHODS[0]:
-            bf16 = [cell["torch"][name] for name, (_, size) in BASELINES.items() if size == 2]
+            bf16 = [seconds for name, seconds in cell["torch"].items() if name.endswith("bf16")]
             dot(cell, 2, min(bf16), GREY, 6, marker)
         if "kt" in cell:
             dot(cell, held, cell["kt"]["theirs"], COLOURS[cell["method"]], 6, "x")

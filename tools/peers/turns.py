@@ -1,8 +1,8 @@
 """Times of several things that take turns: all meet the same slow moments of the machine."""
 
-from time import perf_counter, sleep
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter, sleep
 
 from tqdm import tqdm
 
