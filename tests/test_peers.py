@@ -215,16 +215,12 @@ def test_the_roofline_has_every_point_and_limit_and_is_the_same_again():
         assert word in words
     for word in (*presets.SFT_METHODS, "S1", "S2", "Some CPU", "2026-01-02", "kt-kernel"):
         assert word in words
-    uses = [each for each in root.iter() if each.tag.endswith("use")]
-    told_without_kt = {**told, "cells": [{**c} for c in told["cells"]]}
-    for cell in told_without_kt["cells"]:
-        cell.pop("kt", None)
-    fewer = [
-        each
-        for each in ElementTree.fromstring(picture.roofline_svg(told_without_kt)).iter()
-        if each.tag.endswith("use")
-    ]
-    assert len(uses) - len(fewer) == 4 + 1  # two shapes, two passes, one line of the legend
+    points = {each.get("id") for each in root.iter()}
+    for passes in PASSES:
+        for shape in ("S1", "S2"):
+            for who in ("PyTorch", f"kt-kernel-{INT8}", *presets.SFT_METHODS):
+                assert f"{who}-{shape}-{passes}" in points
+    assert f"kt-kernel-{BF16}-S1-forward" not in points
     assert picture.roofline_svg(told) == text
     told["cells"][0]["seconds"] *= 2
     assert picture.roofline_svg(told) != text

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import presets
+from benchmarks import inputs, presets
 from benchmarks.case import Case, native
 from benchmarks.roofline import PASSES
 from tools.peers import __main__ as peers
@@ -21,6 +21,7 @@ TINY = presets.Preset(experts=3, hidden=256, intermediate=128, top_k=2, tokens=6
 def tiny(monkeypatch):
     """All parts on the tiny layer, without pauses, the limits measured in a moment."""
     monkeypatch.setitem(presets.PRESETS, "tiny", TINY)
+    monkeypatch.setattr(inputs, "RING", 4093)  # to draw millions of weights takes its time
     for module in (cells, decode, routing, threads):
         monkeypatch.setattr(module, "SHAPES", ("tiny",))
     monkeypatch.setattr(overhead, "ABSOLUTE", ("tiny",))
@@ -138,9 +139,12 @@ def test_its_process_answers_and_survives_what_it_cannot_do(tmp_path):
     metadata = tmp_path / "kt_kernel-1.2.dist-info" / "METADATA"
     metadata.write_text("Metadata-Version: 2.1\nName: kt-kernel\nVersion: 1.2\n")
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    path = f"${{PYTHONPATH:+$PYTHONPATH:}}{tmp_path}"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{path}" exec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    kt = KtKernel(str(python), {"PYTHONPATH": "/somewhere/else"})
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "kt_kernel.py").write_text("raise ImportError('it found ours')")
+    kt = KtKernel(str(python), {"PYTHONPATH": str(tmp_path / "ours")})
     try:
         assert kt.about() == {"version": "1.2", "build": "avx9"}
         with pytest.raises(PeerError, match="its build avx9 has no AMXInt8_MOE"):

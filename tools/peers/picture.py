@@ -82,7 +82,7 @@ def roofline_svg(results: dict) -> str:
         handles = [_dot(marker="o", color=c, label=m) for m, c in COLOURS.items()]
         handles.append(_dot(marker="o", color=GREY, label="PyTorch, its best in bf16"))
         if any("kt" in cell for cell in results["cells"]):
-            handles.append(_dot(marker="x", color=GREY, label="kt-kernel (method's colour)"))
+            handles.append(_dot(marker="x", color=GREY, label="kt-kernel (+ with backward)"))
         handles += [_dot(marker=m, color=INK, label=shape) for shape, m in markers.items()]
         handles.append(_dot(marker="o", color=INK, mfc="white", label="hollow: with backward"))
         figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
@@ -93,25 +93,28 @@ def _draw_points(axes, cells, markers):
     """All of them; returns the largest operations per byte."""
     right = 1.0
 
-    def dot(cell, bytes_per_weight, seconds, colour, size, marker):
+    def dot(who, cell, bytes_per_weight, seconds, colour, size, marker):
         nonlocal right
         shape, passes = PRESETS[cell["shape"]], cell["passes"]
         operations = floating_point_operations(shape, passes)
         x = operations / weight_bytes(shape, passes, bytes_per_weight)
         right = max(right, x)
-        face = "white" if passes == PASSES[1] and marker != "x" else colour
+        face = "white" if passes == PASSES[1] else colour
         style = {"marker": marker, "color": colour, "markerfacecolor": face, "markersize": size}
+        style["gid"] = f"{who}-{cell['shape']}-{passes}"  # an id in the picture
         axes.plot([x], [operations / seconds / 1e9], linestyle="none", zorder=3, **style)
 
     for cell in cells:
         marker = markers[cell["shape"]]
-        held = FORMATS[cell["method"]].bytes_per_weight
-        if cell["method"] == SFT_METHODS[0]:
+        method = cell["method"]
+        held, colour = FORMATS[method].bytes_per_weight, COLOURS[method]
+        if method == SFT_METHODS[0]:
             bf16 = [seconds for name, seconds in cell["torch"].items() if name.endswith("bf16")]
-            dot(cell, 2, min(bf16), GREY, 6, marker)
+            dot("PyTorch", cell, held, min(bf16), GREY, 6, marker)
         if "kt" in cell:
-            dot(cell, held, cell["kt"]["theirs"], COLOURS[cell["method"]], 6, "x")
-        dot(cell, held, cell["seconds"], COLOURS[cell["method"]], 7.5, marker)
+            cross = "x" if cell["passes"] == PASSES[0] else "+"
+            dot(f"kt-kernel-{method}", cell, held, cell["kt"]["theirs"], colour, 6, cross)
+        dot(method, cell, held, cell["seconds"], colour, 7.5, marker)
     return right
 
 
@@ -126,14 +129,9 @@ def _draw_limits(axes, limits, right):
         axes.text(right, 1.04 * top / 1e9, label, ha="right", va="bottom", fontsize=9)
     knee = max(tops.values()) / memory
     axes.plot([left, knee], [left * memory / 1e9, max(tops.values()) / 1e9], color=INK, lw=1.2)
-    axes.annotate(
-        f"memory: {memory / 1e9:.0f} GB/s",
-        (left * 1.15, left * 1.15 * memory / 1e9),
-        xytext=(-2, 8),
-        textcoords="offset points",
-        rotation=0,
-        fontsize=9,
-    )
+    # To the left of the line, halfway up: nothing can lie there.
+    label = f"memory: {memory / 1e9:.0f} GB/s "
+    axes.text(0.47 * knee, 0.5 * knee * memory / 1e9, label, ha="right", va="bottom", fontsize=9)
 
 
 def sweep_svg(results: dict) -> str:
