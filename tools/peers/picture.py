@@ -5,7 +5,7 @@ import io
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from benchmarks.presets import FORMATS, PRESETS, SFT_METHODS, SWEEP_TOKENS
 from benchmarks.roofline import PASSES, floating_point_operations, weight_bytes
@@ -63,7 +63,7 @@ def ceilings(limits: dict[str, float]) -> dict[str, float]:
 def roofline_svg(results: dict) -> str:
     """Operations per second over operations per byte of weights, both axes logarithmic."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 5.6), layout="constrained")
+        figure = Figure(figsize=(8.4, 6.4), layout="constrained")
         axes = figure.subplots()
         shapes = list(dict.fromkeys(cell["shape"] for cell in results["cells"]))
         markers = dict(zip(shapes, MARKERS, strict=False))
@@ -71,8 +71,10 @@ def roofline_svg(results: dict) -> str:
         _draw_limits(axes, results["limits"], right)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(PLAIN)
         axes.yaxis.set_major_formatter(PLAIN)
+        axes.minorticks_off()
         axes.set_xlabel("operations per byte of weights that must be read")
         axes.set_ylabel("billion operations per second")
         axes.grid(which="major", color="#e4e4e4", linewidth=0.7)
@@ -83,9 +85,9 @@ def roofline_svg(results: dict) -> str:
         handles.append(_dot(marker="o", color=GREY, label="PyTorch, its best in bf16"))
         if any("kt" in cell for cell in results["cells"]):
             handles.append(_dot(marker="x", color=GREY, label="kt-kernel (+ with backward)"))
-        handles += [_dot(marker=m, color=INK, label=shape) for shape, m in markers.items()]
         handles.append(_dot(marker="o", color=INK, mfc="white", label="hollow: with backward"))
-        figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
+        handles += [_dot(marker=m, color=INK, label=shape) for shape, m in markers.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
         return _svg(figure)
 
 
@@ -125,8 +127,8 @@ def _draw_limits(axes, limits, right):
     for name, top in tops.items():
         knee = top / memory
         axes.plot([knee, right], [top / 1e9] * 2, color=INK, linewidth=1.2)
-        label = f"{name} products: {top / 1e9:,.0f}"
-        axes.text(right, 1.04 * top / 1e9, label, ha="right", va="bottom", fontsize=9)
+        label = f"{name}\nproducts: {top / 1e9:,.0f}"
+        axes.text(1.05 * right, top / 1e9, label, va="center", fontsize=9)  # beyond all points
     knee = max(tops.values()) / memory
     axes.plot([left, knee], [left * memory / 1e9, max(tops.values()) / 1e9], color=INK, lw=1.2)
     # To the left of the line, halfway up: nothing can lie there.
@@ -144,7 +146,8 @@ def sweep_svg(results: dict) -> str:
                 line = fractions(results["sweep"], results["limits"], method, passes)
                 axes.plot(*zip(*line, strict=True), marker="o", ms=4, color=colour, label=method)
             axes.set_xscale("log", base=2)
-            axes.set_xticks(SWEEP_TOKENS, [str(n) for n in SWEEP_TOKENS], fontsize=8)
+            labels = ["" if n == 48 else str(n) for n in SWEEP_TOKENS]  # too near to 64's
+            axes.set_xticks(SWEEP_TOKENS, labels, fontsize=8)
             axes.minorticks_off()
             axes.set_ylim(0, 1.05)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
