@@ -4,8 +4,10 @@ import argparse
 import os
 import sys
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from tools.bench import check_writable
@@ -40,11 +42,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measure(part: str, results: dict, rounds: int, kt: KtKernel | None) -> None:
+def measure(part: str, results: dict, rounds: int, start_kt: Callable[[], KtKernel] | None) -> None:
     """One part into the results."""
     cells.measure_limits(results["limits"])
     if part in cells.SHAPES:
-        results["cells"] += cells.measure_shape(part, rounds, kt, results["notes"].append)
+        # A process for each shape: kt-kernel keeps the memory of its layers as long as it lives.
+        with closing(start_kt()) if start_kt else nullcontext() as kt:
+            results["cells"] += cells.measure_shape(part, rounds, kt, results["notes"].append)
     elif part == "sweep":
         results["sweep"] = sweep.measure(rounds)
     elif part == "decode":
@@ -102,21 +106,21 @@ def main(arguments: list[str] | None = None, rounds: int = ROUNDS) -> None:
     results = {"machine": describe(), "limits": {}, "notes": [], "cells": [], "sweep": []}
     results["findings"] = []
     path = options.results / f"{time.strftime('%Y-%m-%dT%H%M%S')}.json"
-    with ExitStack() as stack:
-        kt = None
-        if options.kt_kernel:
-            try:
-                kt = stack.enter_context(closing(KtKernel(options.kt_kernel, dict(os.environ))))
+    start_kt = None
+    if options.kt_kernel:
+        start_kt = partial(KtKernel, options.kt_kernel, dict(os.environ))
+        try:
+            with closing(start_kt()) as kt:
                 about = kt.about()
-            except PeerError as error:
-                sys.exit(str(error))
-            line = f"kt-kernel {about['version']}, its build {about['build']}: kernels' own time"
-            results["notes"].append(line)
-        elif set(options.only) & set(cells.SHAPES):
-            results["notes"].append(NO_KT)
-        for part in options.only:
-            measure(part, results, rounds, kt)
-            write_results(path, results)  # after each part: what a long run has is not lost
+        except PeerError as error:
+            sys.exit(str(error))
+        line = f"kt-kernel {about['version']}, its build {about['build']}: kernels' own time"
+        results["notes"].append(line)
+    elif set(options.only) & set(cells.SHAPES):
+        results["notes"].append(NO_KT)
+    for part in options.only:
+        measure(part, results, rounds, start_kt)
+        write_results(path, results)  # after each part: what a long run has is not lost
     print(report(results))
     print("\n".join([f"results: {path}", *draw(results, options.pictures)]))
 

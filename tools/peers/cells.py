@@ -52,7 +52,7 @@ def measure_shape(shape: str, rounds: int, kt: KtKernel | None, told) -> list[di
     ours = {method: first.another(method).load() for method in SFT_METHODS}
     cells = _against_torch(shape, first, ours, rounds)
     if kt is not None:
-        _against_kt(cells, ours, rounds, kt, told)
+        _against_kt(shape, cells, ours, rounds, kt, told)
     return list(cells.values())
 
 
@@ -80,28 +80,24 @@ def _against_torch(shape, first, ours, rounds):
     return cells
 
 
-def _against_kt(cells, ours, rounds, kt, told):
+def _against_kt(shape, cells, ours, rounds, kt, told):
     """Each method and kt-kernel's class for it in turns of their own: all would not fit."""
     for method, case in ours.items():
         try:
             about = kt.load(method, case.shape, native().cpu_count())
-            error = _error(case, kt, about)
+            error, limit = _error(case, kt, about), METHODS[method].forward_limit
+            if not error < limit:
+                raise PeerError(f"{about['class']} errs by {error:.1%}, the limit is {limit:.0%}")
+            for passes in PASSES if about["trains"] else PASSES[:1]:
+                pair = {
+                    "ours": passes_of(case, passes),
+                    "theirs": lambda passes=passes: kt.seconds(passes),
+                }
+                times = take_turns(pair, rounds, f"{shape} {passes}: {method} and kt-kernel")
+                seconds = {name: median(values) for name, values in times.items()}
+                cells[method, passes]["kt"] = seconds | about
         except PeerError as problem:
-            told(f"{method}: {problem}")
-            continue
-        limit = METHODS[method].forward_limit
-        if not error < limit:
-            told(f"{about['class']} errs by {error:.1%}, at most {limit:.0%} is no fault: left out")
-            continue
-        for passes in PASSES if about["trains"] else PASSES[:1]:
-            cell = cells[method, passes]
-            pair = {
-                "ours": passes_of(case, passes),
-                "theirs": lambda passes=passes: kt.seconds(passes),
-            }
-            times = take_turns(pair, rounds, f"{cell['shape']} {passes}: {method} and kt-kernel")
-            cell["kt"] = {name: median(values) for name, values in times.items()} | about
-    # Its last layer stays loaded until the next takes its place.
+            told(f"{shape}, {method}: {problem}")
 
 
 def _error(case, kt, about):
