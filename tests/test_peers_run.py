@@ -24,8 +24,8 @@ def tiny(monkeypatch):
     monkeypatch.setattr(inputs, "RING", 4093)  # to draw millions of weights takes its time
     for module in (cells, decode, routing, threads):
         monkeypatch.setattr(module, "SHAPES", ("tiny",))
-    monkeypatch.setattr(overhead, "ABSOLUTE", ("tiny",))
-    monkeypatch.setattr(overhead, "RELATIVE", ("tiny",))
+    monkeypatch.setattr(overhead, "LARGE", ())
+    monkeypatch.setattr(overhead, "SMALL", ("tiny",))
     monkeypatch.setattr(sweep, "SWEEP", {"sweep-1": TINY, "sweep-6": TINY})
     for module in (decode, overhead):
         monkeypatch.setattr(module, "SECONDS", 0)

@@ -8,16 +8,16 @@ from benchmarks.wrapper_overhead import WrapperOverhead
 from .finding import Finding
 from .turns import take_turns
 
-RELATIVE = ("S2", "S3")  # 1% at most
-ABSOLUTE = ("quick-compute", "S2", "S3")  # 20 microseconds at most, whatever the size
-PERCENT, MICROSECONDS = 1, 20
+LARGE = ("S2", "S3")
+SMALL = ("quick-compute",)  # where a call is short enough for microseconds to show
+PERCENT, MICROSECONDS = 1, 20  # at most, on large and on small layers
 SECONDS = 2.0
 
 
 def measure(rounds: int) -> list[Finding]:
     """Of a forward: the median difference of the two calls of a turn."""
     found = []
-    for shape in ABSOLUTE:
+    for shape in SMALL + LARGE:
         for method in SFT_METHODS:
             suite = WrapperOverhead()
             suite.setup(method, shape)
@@ -25,9 +25,8 @@ def measure(rounds: int) -> list[Finding]:
             what = f"{shape}: wrapper and native, {method}"
             wrapper, native = take_turns(calls, rounds, what, pause=0, seconds=SECONDS).values()
             more = median(a - b for a, b in zip(wrapper, native, strict=True))
-            subject = "wrapper over native"
-            found.append(Finding(subject, shape, method, 1e6 * more, "us", MICROSECONDS))
-            if shape in RELATIVE:
-                percent = 100 * more / median(native)
-                found.append(Finding(subject, shape, method, percent, "%", PERCENT))
+            value = 1e6 * more, "us", MICROSECONDS
+            if shape in LARGE:
+                value = 100 * more / median(native), "%", PERCENT
+            found.append(Finding("wrapper over native", shape, method, *value))
     return found
