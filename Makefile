@@ -2,12 +2,15 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: bench test lint build clean dev
+.PHONY: bench peers test lint build clean dev
 
 bench: ## measure the quick preset on HEAD and the commit before, publish, print a table
 	@$(call need_python)
 	@$(PYTHON) -m tools.environment bench
 	@$(VENV_PYTHON) -m tools.bench
+
+peers: build ## measure this machine, our methods, PyTorch and kt-kernel: ARGS="--only S1", KT_PEER_PYTHON=...
+	@$(VENV_PYTHON) -m tools.peers $(ARGS)
 
 test: build ## run every test
 	@$(VENV_PYTHON) -m pytest

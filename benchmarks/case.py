@@ -4,13 +4,14 @@ The package is imported here when a case is made and not at the top of a suite, 
 list the suites on any commit.
 """
 
+import copy
 import importlib
 from typing import Any
 
 import torch
 
 from .inputs import make_batch, make_lora, make_weights
-from .presets import GROUP, PRESETS, SFT_METHODS
+from .presets import GROUP, PRESETS, SFT_METHODS, Preset
 
 
 class Case:
@@ -19,16 +20,25 @@ class Case:
     NotImplementedError, which asv shows as n/a, where this commit lacks the method.
     """
 
-    def __init__(self, method: str, preset: str) -> None:
+    def __init__(self, method: str, preset: str | Preset) -> None:
         if method not in methods():
             raise NotImplementedError(f"this commit has no method {method}")
-        self.method, self.shape = method, PRESETS[preset]
+        self.method = method
+        self.shape = preset if isinstance(preset, Preset) else PRESETS[preset]
         self.batch = make_batch(self.shape)
         self.lora = make_lora(self.shape) if method in SFT_METHODS else None
         self.weights: list[torch.Tensor] | None = make_weights(self.shape)
         self.layer = self.make_layer()
 
-    def make_layer(self) -> Any:
+    def another(self, method: str, **options: Any) -> "Case":
+        """A case of the same inputs: another method, or keywords of KTMoEWrapper. Not loaded."""
+        other = copy.copy(self)
+        other.method = method
+        other.lora = make_lora(self.shape) if method in SFT_METHODS else None
+        other.layer = other.make_layer(**options)
+        return other
+
+    def make_layer(self, **options: Any) -> Any:
         """A KTMoEWrapper without weights."""
         from kt_kernel import KTMoEWrapper
 
@@ -43,6 +53,7 @@ class Case:
             method=self.method,
             group_size=GROUP,
             **lora,
+            **options,
         )
 
     def load(self) -> "Case":

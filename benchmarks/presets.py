@@ -47,6 +47,14 @@ PRESETS = {
     "S3": Preset(experts=8, hidden=7168, intermediate=2048, top_k=8, tokens=128),
 }
 
+# From a single token per expert to a long sequence, over DeepSeek-V2-Lite's widths: where one
+# kernel gives way to another, and memory to arithmetic. Every token goes to every expert.
+SWEEP_TOKENS = (1, 2, 4, 8, 16, 32, 48, 64, 128, 256, 512)
+SWEEP = {
+    f"sweep-{tokens}": Preset(experts=8, hidden=2048, intermediate=1408, top_k=8, tokens=tokens)
+    for tokens in SWEEP_TOKENS
+}
+
 GROUP = 128  # weights per scale in the methods that have groups
 
 

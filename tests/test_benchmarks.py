@@ -11,7 +11,7 @@ import pytest
 import torch
 from asv_runner.discovery import disc_benchmarks
 
-from benchmarks import case, inputs, presets, relative_error
+from benchmarks import case, inputs, presets, relative_error, sweep
 from kt_kernel.methods import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +53,8 @@ def test_the_suites_of_the_design_exist(suites):
         "Memory.track_bytes_per_weight",
         "Import.time_import",
         "Load.time_load_weights",
+        "Sweep.time_forward",
+        "Sweep.time_forward_backward",
     }
 
 
@@ -184,6 +186,18 @@ def test_an_error_of_the_package_is_not_swallowed(tiny, monkeypatch):
     monkeypatch.setattr(KTMoEWrapper, "load_weights_from_tensors", fail)
     with pytest.raises(ValueError, match="broken"):
         relative_error.measure(SFT, tiny)
+
+
+def test_the_sweep_gives_every_expert_as_many_tokens_as_its_name_says(monkeypatch):
+    for name, preset in presets.SWEEP.items():
+        counts = inputs.make_batch(preset).expert_ids.flatten().bincount()
+        assert counts.tolist() == [int(name.removeprefix("sweep-"))] * preset.experts
+    monkeypatch.setitem(presets.SWEEP, "sweep-4", TINY)
+    suite = sweep.Sweep()
+    suite.setup(SFT, "sweep-4")
+    suite.time_forward_backward(SFT, "sweep-4")
+    assert suite.case.shape == TINY
+    assert suite.case.native_layer().cache_used == 0
 
 
 def test_memory_finds_the_packed_bytes():
