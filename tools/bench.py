@@ -15,7 +15,7 @@ from asv.config import Config
 from asv.machine import Machine, MachineCollection
 
 from benchmarks.presets import QUICK
-from tools import results_table
+from tools import history, results_table
 
 ROOT = Path(__file__).resolve().parent.parent
 ASV = [sys.executable, "-m", "asv"]
@@ -104,7 +104,7 @@ def main():
 
     benchmarks = Benchmarks.load(config, regex=QUICK)
     current, old = (
-        commit and results_table.newest(config.results_dir, info["machine"], commit)
+        commit and history.newest(config.results_dir, info["machine"], commit)
         for commit in (head, before)
     )
     rows = results_table.make_rows(benchmarks, current, old)
