@@ -229,9 +229,9 @@ def footer(history):
     return (
         "<footer><h2>How to read it</h2>"
         "<p>Lower is better everywhere; no figure is an average over methods or presets. Beside "
-        "each figure stands its noise: the change between two commits that noise alone passes once "
-        "in a hundred times, from the history of the row (of its whole benchmark, while it is "
-        "short) and, of times, from the 99% interval of the newest run; <em>exact</em> where "
+        "each figure stands its noise: the change between two commits that noise alone passes "
+        "about once in a hundred times, from the history of the row (of its whole benchmark, while "
+        "it is short) and, of times, from the 99% interval of the newest run; <em>exact</em> where "
         "commits repeat a value to the last digit.</p>"
         "<p><b>Worse</b> is what exceeds its best level so far by more than its noise and by 1% "
         "(errors, bytes), 10% (times) or 1 percentage point (overheads), twice in a row unless it "
