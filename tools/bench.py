@@ -119,7 +119,7 @@ def main():
     elif not complete:
         print("Rows of the commit before failed; HEAD's are complete.")
     if published:
-        print(f"Dashboard: {config.html_dir}/index.html; open it with .venv/bin/asv preview")
+        print(f"Dashboard: {config.html_dir}/index.html, from disk or by .venv/bin/asv preview")
     else:
         print("The dashboard was not published; asv's output above says why.")
     sys.exit(1 if failed or not published else 0)

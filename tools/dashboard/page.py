@@ -81,9 +81,13 @@ def headline(judged, history, site):
     """The verdict on the newest commit, and where it was measured."""
     counts = {state: sum(one.verdict.state == state for one in judged) for state in STATES}
     state = next((state for state in STATES if counts[state]), verdict.NOT_MEASURED)
-    rows = len(judged)
+    rows, last = len(judged), len(history.commits) - 1
+    by_newest = sum(
+        one.verdict.state == verdict.WORSE and one.cause is not None and one.cause.at == last
+        for one in judged
+    )
     told = {
-        verdict.WORSE: f"Worse: {counts[state]} of {rows} rows",
+        verdict.WORSE: f"Worse: {counts[state]} of {rows} rows, {by_newest} by this commit",
         verdict.NOT_MEASURED: f"Not measured: {counts[state]} of {rows} rows",
         verdict.UNDECIDED: f"Undecided: {counts[state]} of {rows} rows, none worse",
         verdict.FINE: f"Fine: all {rows} rows",
@@ -238,8 +242,8 @@ def footer(history):
         "is exact; or what exceeds its ceiling, which is the limit of its method and, on S1, the "
         "target. <b>Not measured</b> is what should have a value and has none, <b>undecided</b> "
         "what noise hides.</p>"
-        "<p>In the charts of errors, which begin at 0, the red line is the limit that the error "
-        "may never pass (dotted at the top edge where it is far above), the dashed green one what "
+        "<p>In the charts of errors, which begin at 0, the solid line is the limit that the "
+        "error may never pass (dotted at the top edge where it is far above), the dashed one what "
         "is aimed at on S1, a cross a commit without a value. "
         f"Measured last on {text.day(history.measured_at)}.</p></footer>"
     )
