@@ -1,9 +1,12 @@
 """The dashboard in a real browser: every page over a history with planted regressions.
 
-Served by `asv preview`, and opened from its folder on disk. Chromium may look up no host but this
-one, and any error on its console fails the test.
+Served by a static host and by `asv preview`, and opened from its folder on disk. Chromium may look
+up no host but this one, and any error on its console fails the test.
 """
 
+import contextlib
+import functools
+import http.server
 import json
 import math
 import os
@@ -12,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from asv_history import Project
@@ -63,22 +67,33 @@ def project(tmp_path_factory):
     return made
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
 @pytest.fixture(scope="module")
 def server(project):
+    """The address of a static host."""
+    handler = functools.partial(Quiet, directory=project.html)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as host:
+        threading.Thread(target=host.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{host.server_port}/"
+        host.shutdown()
+
+
+@pytest.fixture
+def preview(project):
     """The address at which `asv preview` serves the dashboard."""
-    command = [sys.executable, "-u", "-m", "asv", "preview"]
     with subprocess.Popen(
-        command,
+        [sys.executable, "-u", "-m", "asv", "preview"],
         cwd=project.folder,
         env=project.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        told = ""
-        while "Serving at" not in told:
-            told = process.stdout.readline()
-            assert told or process.poll() is None
+        told = next(line for line in process.stdout if "Serving at" in line)
         yield re.search(r"http://[^/\s]+/", told)[0]
         process.send_signal(signal.SIGINT)
 
@@ -94,15 +109,12 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture(params=[("served", 1200), ("served", 400), ("from disk", 1200)], ids=str)
-def tab(request, browser, project):
+@contextlib.contextmanager
+def open_tab(browser, base, width):
     """An empty tab, its attribute `base` the dashboard's address.
 
     At its end no error was on its console and no request went elsewhere.
     """
-    how, width = request.param
-    served = how == "served"
-    base = request.getfixturevalue("server") if served else f"file://{project.html}/"
     opened = browser.new_page(viewport={"width": width, "height": 800})
     opened.base = base
     opened.set_default_timeout(120_000)  # other tests may have the machine's cores
@@ -115,6 +127,15 @@ def tab(request, browser, project):
     assert errors == []
     assert asked
     assert [url for url in asked if not url.startswith(base)] == []
+
+
+@pytest.fixture(params=[("served", 1200), ("served", 400), ("from disk", 1200)], ids=str)
+def tab(request, browser, project):
+    how, width = request.param
+    served = how == "served"
+    base = request.getfixturevalue("server") if served else f"file://{project.html}/"
+    with open_tab(browser, base, width) as opened:
+        yield opened
 
 
 def fits(tab):
@@ -266,3 +287,12 @@ def test_the_planted_regressions_are_listed(tab, project):
         (row,) = [text for text in rows if text.startswith(name)]
         assert project.hashes[number][:8] in row
     assert len(rows) <= 5  # a head for each table, and nothing that was not planted
+
+
+def test_asv_preview_serves_it(browser, preview):
+    with open_tab(browser, preview, 1200) as tab:
+        tab.goto(preview)
+        tab.locator(".verdict").wait_for()
+        tab.click("nav >> text=Graphs")
+        tab.locator("#main-graph canvas").first.wait_for()
+        assert tab.locator("#main-graph").evaluate(POINTS) == [COMMITS] * 8
