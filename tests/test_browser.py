@@ -243,6 +243,8 @@ def test_asvs_pages_are_one_click_away_and_lead_back(tab):
     for link, what in shown.items():
         tab.click(f"nav >> text={link}")
         tab.locator(what).first.wait_for()
+        bar, found = tab.locator("#nav").bounding_box(), tab.locator(what).first.bounding_box()
+        assert bar["y"] + bar["height"] <= found["y"], f"the bar of links covers {link}"
         tab.click("text=First page")
         tab.locator(".verdict").wait_for()
 
