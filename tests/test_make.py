@@ -55,6 +55,10 @@ def test_make_bench_measures_publishes_and_prints(clone):
     index = json.loads((clone / ".asv" / "html" / "index.json").read_text())
     assert "forward.Forward.time_forward" in index["benchmarks"]
     assert ".asv/html" in done.stdout
+    first_page = (clone / ".asv" / "html" / "index.html").read_text()
+    assert 'class="method ' in first_page
+    assert ">0 not measured<" in first_page
+    assert (clone / ".asv" / "html" / "vendor" / "jquery.min.js").exists()
     status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True
     )

@@ -15,7 +15,7 @@ from asv.config import Config
 from asv.machine import Machine, MachineCollection
 
 from benchmarks.presets import QUICK
-from tools import results_table
+from tools import history, results_table
 
 ROOT = Path(__file__).resolve().parent.parent
 ASV = [sys.executable, "-m", "asv"]
@@ -104,7 +104,7 @@ def main():
 
     benchmarks = Benchmarks.load(config, regex=QUICK)
     current, old = (
-        commit and results_table.newest(config.results_dir, info["machine"], commit)
+        commit and history.newest(config.results_dir, info["machine"], commit)
         for commit in (head, before)
     )
     rows = results_table.make_rows(benchmarks, current, old)
@@ -119,7 +119,7 @@ def main():
     elif not complete:
         print("Rows of the commit before failed; HEAD's are complete.")
     if published:
-        print(f"Dashboard: {config.html_dir}/index.html; open it with .venv/bin/asv preview")
+        print(f"Dashboard: {config.html_dir}/index.html, from disk or by .venv/bin/asv preview")
     else:
         print("The dashboard was not published; asv's output above says why.")
     sys.exit(1 if failed or not published else 0)

@@ -1,5 +1,8 @@
 """Makes .venv and installs pinned requirements into it: `python3 -m tools.environment bench|dev`.
 
+With them come the libraries of asv's own page (requirements/dashboard: npm packages, each pinned by
+version and hash), into .venv/dashboard.
+
 Runs with the system's Python and nothing but its standard library. What was installed is remembered
 by the hash of what was asked for, in .venv/stamps: a second call does nothing, and a changed pin is
 installed.
@@ -18,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMPS = VENV / "stamps"
 PYTHON = VENV / "bin" / "python"
+DASHBOARD = ROOT / "requirements" / "dashboard"
 OLDEST_PYTHON = (3, 11)
 
 
@@ -85,12 +89,42 @@ def make(name):
     if not python_headers.present(VENV):
         print("Bringing Python's C headers into .venv", flush=True)
         python_headers.fetch(VENV)
+    install(name)
+
+
+def install(name):
+    """Has pip install the named requirements, if they are not there."""
     path, digest = wanted(name)
     if read_stamp(name) != digest:
         print(f"Installing requirements/{name}.txt into .venv", flush=True)
         pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "-r", path]
         subprocess.run(pip, check=True)
         write_stamp(name, digest)
+
+
+def fetch_dashboard():
+    """Has npm fetch the libraries of asv's page, if they are not there.
+
+    Measuring does without them, so a line is all that says that it failed; the next set-up tries
+    again.
+    """
+    lock = (DASHBOARD / "package-lock.json").read_text()
+    folder = VENV / "dashboard"
+    if read_stamp("dashboard") == lock and (folder / "node_modules").is_dir():
+        return
+    try:
+        npm = shutil.which("npm")
+        if not npm:
+            install("npm")
+            npm = VENV / "bin" / "npm"
+        shutil.copytree(DASHBOARD, folder, dirs_exist_ok=True)
+        print("Fetching the dashboard's libraries into .venv", flush=True)
+        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        subprocess.run(command, cwd=folder, check=True)
+    except subprocess.CalledProcessError as error:
+        print(f"the dashboard's own copies of asv's libraries could not be fetched: {error}")
+    else:
+        write_stamp("dashboard", lock)
 
 
 def main():
@@ -102,6 +136,7 @@ def main():
         sys.exit("\n".join(lines))
     try:
         make(sys.argv[1])
+        fetch_dashboard()
     except subprocess.CalledProcessError as error:
         sys.exit(f"setting up .venv failed: {error}")
     except OSError as error:

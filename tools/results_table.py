@@ -1,24 +1,12 @@
 """The rows that asv measured for a commit, beside those of the commit before, as a table."""
 
 import itertools
-import math
 from dataclasses import dataclass
 
-from asv import results, util
+from asv import util
 from tabulate import tabulate
 
-
-@dataclass(frozen=True)
-class Measured:
-    """A value and, of a timing, its 99% interval. The value is None if it failed, NaN if n/a."""
-
-    value: float | None = math.nan
-    interval: tuple[float, float] | None = None
-
-    @property
-    def is_number(self):
-        """Whether there is a value to compare with."""
-        return self.value is not None and not math.isnan(self.value)
+from tools.history import Measured, measured
 
 
 @dataclass(frozen=True)
@@ -33,25 +21,6 @@ class Row:
     by_difference: bool
     now: Measured
     before: Measured
-
-
-def newest(results_dir, machine, commit):
-    """The latest results.Results of a commit on a machine, or None."""
-    found = results.iter_results_for_machine_and_hash(results_dir, machine, commit)
-    return max(found, key=lambda result: max(result.started_at.values(), default=0), default=None)
-
-
-def measured(result, benchmark):
-    """A Measured for each choice of the parameters; n/a where the result (or None) lacks it."""
-    name, params = benchmark["name"], benchmark["params"]
-    if result is None or name not in result.get_result_keys({name: benchmark}):
-        return [Measured()] * math.prod(len(choices) for choices in params)
-    values = result.get_result_value(name, params)
-    stats = result.get_result_stats(name, params)
-    return [
-        Measured(value, (stat["ci_99_a"], stat["ci_99_b"]) if stat else None)
-        for value, stat in zip(values, stats, strict=True)
-    ]
 
 
 def make_rows(benchmarks, current, before):
