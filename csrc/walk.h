@@ -78,7 +78,7 @@ class Walk {
     result.rows.granule = source.rows.granule;
     if (parts > 1) result.part_stride = (blocks.back().first + blocks.back().rows) * bytes;
     constexpr int kPiece = 16;  // rows: tens of microseconds of work
-    int pieces = 0;  // of the largest block
+    int pieces = 0;             // of the largest block
     for (const Block& block : blocks) pieces = max(pieces, div_up(block.rows, kPiece));
     pool.run(parts, pieces * static_cast<int>(blocks.size()), [&](int part, int task, Scratch&) {
       const Block& block = blocks[static_cast<std::size_t>(task / pieces)];

@@ -130,7 +130,8 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
   const int sum = padded_sum<axis>(w[0]);
   const int ldc = round_up(out1 - out0, kLanes);
   // Along k a long run keeps the weights' lines in address order; along n one panel does. Scales
-  // and starts take three quarters of the codes' bytes at most (granules of 32) and lie behind them.
+  // and starts take three quarters of the codes' bytes at most (granules of 32) and lie behind
+  // them.
   const int fit =
       kABudget / (m * static_cast<int>(sizeof(typename T::A))) / kPanelDepth * kPanelDepth;
   const int depth = min(sum, axis == Axis::k ? max(kPanelDepth, fit) : kPanelDepth);
