@@ -11,6 +11,7 @@ from small_layer import (
     HIDDEN,
     QLEN,
     SFT,
+    TOP_K,
     adapters,
     assert_gradients,
     assert_near,
@@ -35,6 +36,8 @@ def put(value):
     return change
 
 
+LAST = rf"\[{QLEN - 1}, {TOP_K - 1}\]"  # where put() puts it
+
 LAYOUT_FAULTS = [
     (lambda t: t.tolist(), TypeError, "wanted a torch.Tensor, got list"),
     (lambda t: None, TypeError, "wanted a torch.Tensor, got NoneType"),
@@ -58,12 +61,12 @@ FORWARD_FAULTS = [
     *(("expert_ids", *fault) for fault in LAYOUT_FAULTS + ROW_FAULTS),
     *(("weights", *fault) for fault in LAYOUT_FAULTS + ROW_FAULTS),
     ("expert_ids", lambda t: t.to(torch.int16), TypeError, "int64 or int32, got torch.int16"),
-    ("expert_ids", put(EXPERTS), ValueError, f"{EXPERTS}"),
+    ("expert_ids", put(EXPERTS), ValueError, rf"{LAST} is {EXPERTS}, .* 0 to {EXPERTS - 1}$"),
     ("expert_ids", put(-2), ValueError, "-2"),
     ("expert_ids", put(2**40), ValueError, f"{2**40}"),
     ("expert_ids", put(-(2**63)), ValueError, f"{-(2**63)}"),
     ("weights", lambda t: t.half(), TypeError, "float32 or bfloat16, got torch.float16"),
-    ("weights", put(NAN), ValueError, "nan"),
+    ("weights", put(NAN), ValueError, f"{LAST} is nan"),
     ("weights", put(INF), ValueError, "inf"),
     ("weights", put(-INF), ValueError, "inf"),
     ("weights", lambda t: put(NAN)(t.bfloat16()), ValueError, "nan"),

@@ -188,17 +188,6 @@ def test_an_expert_twice_in_a_row(isa):
     assert_near(step(make_layer(problem), problem), reference(problem))
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 39, 40], ids=lambda n: f"chunk{n}")
-@pytest.mark.parametrize("parts", [1, 2], ids=lambda n: f"parts{n}")
-def test_chunks_change_nothing(isa, chunk, parts):
-    problem = make_problem(Sizes(tokens=40), dtype=torch.float32, lora_dtype=torch.float32)
-    whole = step(make_layer(problem, parts=parts), problem).named()
-    chunked = step(make_layer(problem, parts=parts, chunk_tokens=chunk), problem).named()
-    for name, expected in whole.items():
-        difference = (chunked[name] - expected).abs().mean()
-        assert difference < 1e-5 * expected.abs().mean(), name
-
-
 def test_every_expert_must_be_loaded():
     problem = make_problem(Sizes())
     layer = make_layer(dataclasses.replace(problem, experts=problem.experts[:3]))
