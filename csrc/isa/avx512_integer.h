@@ -128,12 +128,12 @@ struct Avx512Vnni : Avx512Bytes {
 
   // Lane l of 16 columns' codes is the l-th quad.
   static void starts(Ints sum, std::int32_t factor, std::int32_t* out) {
-    sum = add(sum, _mm512_shuffle_epi32(sum, _MM_PERM_BADC));
-    sum = add(sum, _mm512_shuffle_epi32(sum, _MM_PERM_CDAB));
-    const Ints first = _mm512_permutexvar_epi32(
-        _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), sum);
+    const __m128i low =
+        _mm_hadd_epi32(_mm512_castsi512_si128(sum), _mm512_extracti32x4_epi32(sum, 1));
+    const __m128i high =
+        _mm_hadd_epi32(_mm512_extracti32x4_epi32(sum, 2), _mm512_extracti32x4_epi32(sum, 3));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
-                     _mm_mullo_epi32(_mm512_castsi512_si128(first), _mm_set1_epi32(factor)));
+                     _mm_mullo_epi32(_mm_hadd_epi32(low, high), _mm_set1_epi32(factor)));
   }
 
   // Lanes of 128 bits sum along k, each for one row of weights: 16 bytes of A serve the four rows
@@ -148,6 +148,7 @@ struct Avx512Vnni : Avx512Bytes {
     alignas(64) float scales[kLanes];
     if constexpr (F::kIntegers.grouped) {
       alignas(64) float sums[rows][4][kLanes];  // of one group
+      const Ints lanes = _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
       const int run = F::template panel_depth<Axis::k>(w);
       for (int k = 0; k < depth; k += a.granule) {
         const bool first = k % run == 0;
@@ -156,7 +157,8 @@ struct Avx512Vnni : Avx512Bytes {
         add_granule<F, rows>(group, s + k, a.granule, a, column + k, [&](int i, int j, __m512 sum) {
           if (!first) sum = _mm512_add_ps(sum, _mm512_load_ps(sums[i][j]));
           if (!last) return _mm512_store_ps(sums[i][j], sum);
-          const __m512 of_row = _mm512_permutevar_ps(_mm512_load_ps(scales), set1(j));
+          const __m512 of_row =
+              _mm512_permutexvar_ps(_mm512_add_epi32(lanes, set1(j)), _mm512_load_ps(scales));
           const __m512 total = _mm512_fmadd_ps(sum, of_row, _mm512_load_ps(totals[i][j]));
           _mm512_store_ps(totals[i][j], total);
         });
@@ -380,7 +382,11 @@ struct Avx512Madd : Avx512Bytes {
   }
 
   static void starts(Ints sum, std::int32_t factor, std::int32_t* out) {
-    out[0] = factor * _mm512_reduce_add_epi32(sum);
+    const __m256i half =
+        _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    s = _mm_hadd_epi32(s, s);
+    out[0] = factor * _mm_cvtsi128_si32(_mm_hadd_epi32(s, s));
   }
 };
 
