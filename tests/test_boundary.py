@@ -11,6 +11,7 @@ from small_layer import (
     HIDDEN,
     QLEN,
     SFT,
+    TOP_K,
     adapters,
     assert_gradients,
     assert_near,
@@ -24,6 +25,7 @@ from small_layer import (
 )
 
 NAN, INF = float("nan"), float("inf")
+LAST = rf"\[{QLEN - 1}, {TOP_K - 1}\]"
 
 
 def put(value):
@@ -58,8 +60,13 @@ FORWARD_FAULTS = [
     *(("expert_ids", *fault) for fault in LAYOUT_FAULTS + ROW_FAULTS),
     *(("weights", *fault) for fault in LAYOUT_FAULTS + ROW_FAULTS),
     ("expert_ids", lambda t: t.to(torch.int16), TypeError, "int64 or int32, got torch.int16"),
-    ("expert_ids", put(EXPERTS), ValueError, f"{EXPERTS}"),
-    ("expert_ids", put(-2), ValueError, "-2"),
+    (
+        "expert_ids",
+        put(EXPERTS),
+        ValueError,
+        f"{LAST} is {EXPERTS}, wanted .* {EXPERTS - 1}$",
+    ),
+    ("expert_ids", put(-2), ValueError, f"{LAST} is -2, wanted"),
     ("expert_ids", put(2**40), ValueError, f"{2**40}"),
     ("expert_ids", put(-(2**63)), ValueError, f"{-(2**63)}"),
     ("weights", lambda t: t.half(), TypeError, "float32 or bfloat16, got torch.float16"),
