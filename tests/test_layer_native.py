@@ -33,7 +33,7 @@ SIZES = [
     Sizes(experts=4, hidden=300, inter=250, top_k=2, tokens=70, rank=0),
     Sizes(experts=9, hidden=31, inter=600, top_k=2, tokens=2, rank=16),  # experts without tokens
     Sizes(experts=2, hidden=47, inter=63, top_k=2, tokens=350, rank=16),  # more than 256 each
-    Sizes(experts=1, hidden=260, inter=260, top_k=1, tokens=300, rank=0),  # wide as well
+    Sizes(experts=1, hidden=47, inter=63, top_k=1, tokens=300, rank=256),  # and as many columns
 ]
 sizes = pytest.mark.parametrize("sizes", SIZES, ids=str)
 
