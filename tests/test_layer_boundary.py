@@ -212,6 +212,21 @@ def test_a_scale_of_zero_is_for_codes_of_zero(group, column):
         ext.dequantize(form, view(code), view(scale), view(weights))
 
 
+def test_groups_must_be_whole():
+    weights, scale = torch.ones(4, 70), torch.ones(4, 70 // 32)
+    code = torch.zeros(4, 70, dtype=torch.int8)
+    with pytest.raises(ValueError, match=r"^s: shape \[4, 2\], wanted a scale for every 32"):
+        ext.quantize("int4_kgroup", view(weights), view(code), view(scale, "s"))
+
+
+def test_the_first_bad_row_is_named_whichever_is_found_first():
+    weights = torch.ones(600, 8)
+    weights[[2, 300, 599]] = torch.nan
+    code, scale = torch.empty(600, 8, dtype=torch.int8), torch.empty(600)
+    with pytest.raises(ValueError, match=r"^w: row 2 holds NaN"):
+        ext.quantize("int8", view(weights, "w"), view(code), view(scale), threads=1)
+
+
 GROUPED = {"format": "int4_kgroup", "group_size": 32}
 
 

@@ -1,8 +1,11 @@
 """The native layer's cache: what a forward pass leaves for its backward, in any order."""
 
+import threading
+
 import pytest
-from native_layer import Sizes, backward, forward, make_layer, make_problem, step, unwritten
+from native_layer import Sizes, backward, forward, make_layer, make_problem, step, unwritten, view
 from test_layer_native import assert_same_bits
+from test_layer_process import BUSY, in_threads, resident_bytes
 
 
 def test_slots_serve_backward_in_any_order(isa):
@@ -78,3 +81,41 @@ def test_a_slot_serves_one_backward(isa):
     for gone in (ticket, 0):
         with pytest.raises(RuntimeError, match="without a saved forward"):
             backward(layer, problem, output, gone)
+
+
+def test_two_threads_cannot_use_a_slot_twice():
+    problem = make_problem(BUSY)
+    layer = make_layer(problem, threads=2)
+    expected = step(layer, problem)
+    for _ in range(20):
+        output, ticket = forward(layer, problem)
+        refused = []
+        start = threading.Barrier(2)
+
+        def use(output=output, ticket=ticket, refused=refused, start=start):
+            start.wait()
+            try:
+                assert_same_bits(backward(layer, problem, output, ticket), expected)
+            except RuntimeError as error:
+                refused.append(str(error))
+
+        in_threads(use, use)
+        assert len(refused) == 1
+        assert "without a saved forward" in refused[0]
+
+
+def test_a_slot_used_often_stays_as_it_is():
+    problem = make_problem(Sizes(experts=1, hidden=1, inter=1, top_k=1, tokens=1, rank=0))
+    layer = make_layer(problem, threads=1)
+    output = unwritten(problem.x)
+    inputs = [view(t) for t in (problem.x, problem.ids, problem.weights, output)]
+
+    def steps(count):
+        for _ in range(count):
+            layer.forward(*inputs, True)
+            layer.release()
+
+    steps(1000)
+    before = resident_bytes()
+    steps(30000)
+    assert resident_bytes() - before < 1 << 20
