@@ -25,6 +25,7 @@ from small_layer import (
 )
 
 NAN, INF = float("nan"), float("inf")
+LAST = rf"\[{QLEN - 1}, {TOP_K - 1}\]"
 
 
 def put(value):
@@ -35,8 +36,6 @@ def put(value):
 
     return change
 
-
-LAST = rf"\[{QLEN - 1}, {TOP_K - 1}\]"  # where put() puts it
 
 LAYOUT_FAULTS = [
     (lambda t: t.tolist(), TypeError, "wanted a torch.Tensor, got list"),
@@ -61,12 +60,17 @@ FORWARD_FAULTS = [
     *(("expert_ids", *fault) for fault in LAYOUT_FAULTS + ROW_FAULTS),
     *(("weights", *fault) for fault in LAYOUT_FAULTS + ROW_FAULTS),
     ("expert_ids", lambda t: t.to(torch.int16), TypeError, "int64 or int32, got torch.int16"),
-    ("expert_ids", put(EXPERTS), ValueError, rf"{LAST} is {EXPERTS}, .* 0 to {EXPERTS - 1}$"),
-    ("expert_ids", put(-2), ValueError, "-2"),
+    (
+        "expert_ids",
+        put(EXPERTS),
+        ValueError,
+        f"{LAST} is {EXPERTS}, wanted .* {EXPERTS - 1}$",
+    ),
+    ("expert_ids", put(-2), ValueError, f"{LAST} is -2, wanted"),
     ("expert_ids", put(2**40), ValueError, f"{2**40}"),
     ("expert_ids", put(-(2**63)), ValueError, f"{-(2**63)}"),
     ("weights", lambda t: t.half(), TypeError, "float32 or bfloat16, got torch.float16"),
-    ("weights", put(NAN), ValueError, f"{LAST} is nan"),
+    ("weights", put(NAN), ValueError, "nan"),
     ("weights", put(INF), ValueError, "inf"),
     ("weights", put(-INF), ValueError, "inf"),
     ("weights", lambda t: put(NAN)(t.bfloat16()), ValueError, "nan"),

@@ -3,12 +3,12 @@ may touch, in a child process, which a touch ends."""
 
 import ctypes
 import mmap
-import os
 import signal
 
 import native_layer
 import pytest
 import torch
+from child import in_child
 from integer_model import FORMATS
 from native_layer import Sizes, make_layer, make_problem, step, view
 from test_layer_integers import fitted
@@ -34,22 +34,6 @@ def fenced(tensor, at_end):
     offset = PAGE + (room - tensor.nbytes if at_end else 0)
     copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=offset)
     return copy.reshape(tensor.shape).copy_(tensor)
-
-
-def in_child(body):
-    """A child's exit: negative for the signal that ended it."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # pytest's prints every thread's stack
-            signal.alarm(60)
-            torch.set_num_threads(1)  # its own pool does not survive a fork
-            body()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @ends

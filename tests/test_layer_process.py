@@ -5,11 +5,14 @@ import ctypes
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 import torch
+from child import in_child
 from native_layer import Sizes, backward, forward, make_layer, make_problem, step, view
 
 from kt_kernel._native import ext
@@ -147,22 +150,45 @@ def test_a_layer_may_be_looked_at_while_it_works(isa):
 
 
 def test_a_forked_child_works(isa):
-    # So small that PyTorch uses one thread for it: its own pool does not survive a fork.
-    problem = make_problem(Sizes(experts=4, hidden=150, inter=128, top_k=4, tokens=90, rank=16))
+    problem = make_problem(BUSY)
     layer = make_layer(problem, threads=2)
     expected = step(layer, problem)  # the parent's pool runs
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            signal.alarm(60)  # ends a child that hangs
-            fresh = make_layer(problem, threads=3)
-            fine = all(same_bits(step(x, problem), expected) for x in (layer, fresh))
-            code = 0 if fine else 2
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def body():
+        fresh = make_layer(problem, threads=3)
+        for each in (layer, fresh):
+            assert same_bits(step(each, problem), expected)
+
+    assert in_child(body) == 0
     assert same_bits(step(layer, problem), expected)
+
+
+# Without PyTorch, so that no thread has ended yet: its stack would serve the next one.
+FEW_THREADS_START = """
+import resource, sys
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("kt_kernel_ext", sys.argv[1])
+ext = module_from_spec(spec)
+spec.loader.exec_module(ext)
+ext.peak(threads=1, milliseconds=1)
+with open("/proc/self/statm") as file:
+    size = int(file.read().split()[0]) * resource.getpagesize()
+before = resource.getrlimit(resource.RLIMIT_AS)
+# Room for every worker's buffers, 1 MB, but not for all stacks, 2 MB or more each.
+resource.setrlimit(resource.RLIMIT_AS, (size + (8 << 20), before[1]))
+try:
+    ext.peak(threads=8, milliseconds=1)
+except RuntimeError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, before)
+print(ext.peak(threads=8, milliseconds=1) > 0)
+"""
+
+
+def test_a_thread_that_could_not_start_is_started_by_the_next_call():
+    command = [sys.executable, "-c", FEW_THREADS_START, ext.__file__]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "Resource temporarily unavailable\nTrue\n", done
 
 
 def test_a_child_forked_while_another_thread_calls_works():
