@@ -179,9 +179,12 @@ def test_no_tokens(isa):
 
 def test_every_slot_masked(isa):
     problem = make_problem(Sizes())
+    step(make_layer(problem), problem)
     problem.ids.fill_(-1)
-    for tensor in step(make_layer(problem), problem).named().values():
+    layer = make_layer(problem)
+    for tensor in step(layer, problem).named().values():
         assert not tensor.any()
+    assert layer.isa == ""  # no product ran, and that of another layer does not count
 
 
 def test_masked_slots(isa):
