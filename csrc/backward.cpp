@@ -40,7 +40,8 @@ BackwardWalk::Buffers BackwardWalk::buffers(const SavedChunk& saved, const Tenso
   b.dup = scratch.take<act_t>(rows * width);
   b.h = scratch.take<act_t>(rows * width);
   for (float*& m : b.mid) m = scratch.take<float>(rows * rank16);
-  b.rounded = scratch.take<std::byte>(rounded_bytes);
+  b.rounded[0] = scratch.take<std::byte>(rounded_bytes);
+  b.rounded[1] = b.rounded[0] + rounded_by(Base::gate);
   b.dr = scratch.take<float>(dr_count);
   b.sums = scratch.take<float>(sum_count);
   return b;
@@ -84,7 +85,7 @@ void BackwardWalk::activation(const SavedChunk& saved, const Buffers& b) {
   const std::int64_t width = layer.width();
   const Operand dout = rounded(
       Axis::n, {gathered(b.dout, routing, 0)}, config.parts, routing.blocks,
-      [&](int part, int expert) { return layer.base(part, expert, Base::down); }, b.rounded);
+      [&](int part, int expert) { return layer.base(part, expert, Base::down); }, b.rounded[0]);
   pool.run(config.parts, blocks * pieces, [&](int part, int task, Scratch& s) {
     const Block& block = routing.blocks[static_cast<std::size_t>(task / pieces)];
     const int from = task % pieces * kActivationCols;
@@ -132,16 +133,12 @@ void BackwardWalk::input(const SavedChunk& saved, const Buffers& b) {
   const int r16 = layer.rank16();
   const std::int64_t stride = part_width() * static_cast<std::int64_t>(sizeof(act_t));
   Operand d[2];  // dG, dU
-  std::byte* to_rounded = b.rounded;
-  for (int i = 0; i < 2; ++i) {
+  for (std::size_t i = 0; i < 2; ++i) {
     const Base which = i == 0 ? Base::gate : Base::up;
     d[i] = rounded(
         Axis::n, {dense(i == 0 ? b.dgate : b.dup, layer.width()), stride}, config.parts,
         routing.blocks, [&](int part, int expert) { return layer.base(part, expert, which); },
-        to_rounded);
-    to_rounded += rounded_size(
-        Axis::n, layer.shape(which), Rows{}.granule,
-        static_cast<std::size_t>(config.parts) * static_cast<std::size_t>(routing.rows()));
+        b.rounded[i]);
   }
   const int cols_per_task = task_cols(config.hidden, config.parts);
   pool.run(config.parts, div_up(config.hidden, cols_per_task), [&](int part, int task, Scratch& s) {

@@ -162,8 +162,8 @@ class BackwardWalk : Walk {
     act_t* dgate;
     act_t* dup;
     act_t* h;
-    std::array<float*, 3> mid;  // s dG Bg, s dU Bu, s dOut Bd
-    std::byte* rounded;
+    std::array<float*, 3> mid;          // s dG Bg, s dU Bu, s dOut Bd
+    std::array<std::byte*, 2> rounded;  // dG and dU; before them dOut, from the first on
     float* dr;
     float* sums;
   };

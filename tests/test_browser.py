@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="chromium is missing: apt-get install chromium"),
     pytest.mark.skipif(
         not vendor.fetched(),
-        reason="the dashboard's libraries are missing: python3 tools/environment.py dev",
+        reason="the dashboard's libraries are missing: python3 -m tools.environment dev",
     ),
 ]
 

@@ -20,7 +20,7 @@ OUTPUT = "relative_error.RelativeError.track_output"
 BYTES = "memory.Memory.track_bytes_per_weight"
 FETCHED = pytest.mark.skipif(
     not vendor.fetched(),
-    reason="the dashboard's libraries are missing: python3 tools/environment.py dev fetches them",
+    reason="the dashboard's libraries are missing: python3 -m tools.environment dev fetches them",
 )
 
 

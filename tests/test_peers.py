@@ -12,6 +12,7 @@ from peers_results import LIMITS, made_up
 from benchmarks import case, inputs, presets, relative_error, timing
 from benchmarks.roofline import PASSES
 from kt_kernel.reference import compute_relative_error
+from tools import files
 from tools.peers import __main__ as peers
 from tools.peers import loop, machine, picture, pytorch, results, routing, sweep, table, turns
 from tools.peers.finding import Finding
@@ -120,10 +121,10 @@ def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="JSON"):
         results.write_results(path, {"a": float("nan")})
 
-    def fail(descriptor):
+    def fail(source, target):
         raise OSError("disk full")
 
-    monkeypatch.setattr(results.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         results.write_results(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}

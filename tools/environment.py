@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools import python_headers
+from tools import files, python_headers
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -68,9 +68,7 @@ def works(python):
 
 def write_stamp(name, text):
     """Whole or not at all: an interrupted set-up must be seen as not done."""
-    new = STAMPS / f"{name}.new"
-    new.write_text(text)
-    os.replace(new, STAMPS / name)
+    files.write_text(STAMPS / name, text)
 
 
 def read_stamp(name):

@@ -10,6 +10,8 @@ KT_TARGET_BEGIN(
 
 #include "isa/avx512_integer.h"
 
+#include "isa/avx512_vnni.h"
+
 #include "isa/amx.h"
 
 #include "isa/amx_integer.h"

@@ -1,7 +1,6 @@
 #include "isa/target.h"
 
-// Without VNNI, whose kernels are read here and not instantiated: where it is allowed, clang joins
-// VPMADDWD and an addition into VPDPWSSD.
+// Without VNNI: where it is allowed, clang joins VPMADDWD and an addition into VPDPWSSD.
 KT_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #include "isa/operators.h"
 
@@ -10,6 +9,8 @@ KT_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #include "isa/avx512_f32.h"
 
 #include "isa/avx512_integer.h"
+
+#include "isa/avx512_madd.h"
 
 #include "isa/instantiate.h"
 

@@ -9,6 +9,8 @@ KT_TARGET_BEGIN("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 
 #include "isa/avx512_integer.h"
 
+#include "isa/avx512_vnni.h"
+
 #include "isa/instantiate.h"
 
 KT_KERNEL_TABLES(avx512_vnni, Avx512F32Vnni)

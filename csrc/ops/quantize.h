@@ -63,11 +63,13 @@ struct IntegerRows {
         const int from = s0 / granule + q;
         const int to = q * m + i;
         scale[to] = row.scale[from];
-        start[to] = 0;
-        for (int share = 0; share < T::kStarts; ++share) {
-          const std::int32_t value = row.start[from * T::kStarts + share];
-          start[to] += value;
-          shares[to * T::kStarts + share] = value;
+        start[to] = row.start[from * T::kStarts];
+        if constexpr (T::kStarts > 1) {
+          shares[to * T::kStarts] = start[to];
+          for (int share = 1; share < T::kStarts; ++share) {
+            shares[to * T::kStarts + share] = row.start[from * T::kStarts + share];
+            start[to] += shares[to * T::kStarts + share];
+          }
         }
       }
     }

@@ -38,7 +38,7 @@ def add_asv_page(folder):
     else:
         log.warning(
             "asv's own page will load its scripts from the network: "
-            "`python3 tools/environment.py bench` fetches them, then publish again"
+            "`python3 -m tools.environment bench` fetches them, then publish again"
         )
     html = once(html, "<head>", f"<head>{VIEWPORT}")
     html = once(html, "</head>", f"{OURS}</head>")

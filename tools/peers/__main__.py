@@ -10,12 +10,13 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from tools import files
 from tools.bench import check_writable
 
 from . import cells, decode, loop, overhead, picture, routing, sweep, table, threads
 from .kt_kernel_peer import KtKernel, PeerError
 from .machine import ROOT, describe
-from .results import write_results, write_whole
+from .results import write_results
 from .targets import TARGETS
 
 ROUNDS = 7  # calls of which the median counts
@@ -94,7 +95,7 @@ def draw(results: dict, folder: Path) -> list[str]:
     if results["sweep"]:
         drawn["sweep.svg"] = picture.sweep_svg(results)
     for name, text in drawn.items():
-        write_whole(folder / name, text)
+        files.write_text(folder / name, text)
     return [f"drawn: {folder / name}" for name in drawn]
 
 
