@@ -130,7 +130,7 @@ def test_without_the_libraries_a_line_says_what_is_missing(tmp_path):
     project = Project(tmp_path, 3).write()
     done = project.asv("publish")
     assert done.returncode == 0, done.stdout + done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if "environment.py" in line]
+    (line,) = [line for line in done.stdout.splitlines() if "tools.environment" in line]
     assert "from the network" in line
     assert Page(first_page(project)).open == []
     assert "https://code.jquery.com" in (project.html / "asv.html").read_text()
