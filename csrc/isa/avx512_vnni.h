@@ -93,22 +93,24 @@ struct Avx512Vnni : Avx512Bytes {
         const bool first = k % run == 0;
         const bool last = (k + a.granule) % run == 0;
         if (last) F::template output_scales<Vector>(w, o, s + k, scales);
-        add_granule<F, rows>(group, s + k, a.granule, a, column + k, [&](int i, int j, __m512 sum) {
-          if (!first) sum = _mm512_add_ps(sum, _mm512_load_ps(sums[i][j]));
-          if (!last) return _mm512_store_ps(sums[i][j], sum);
-          const __m512 of_row =
-              _mm512_permutexvar_ps(_mm512_add_epi32(lanes, set1(j)), _mm512_load_ps(scales));
-          const __m512 total = _mm512_fmadd_ps(sum, of_row, _mm512_load_ps(totals[i][j]));
-          _mm512_store_ps(totals[i][j], total);
-        });
+        add_granule<F, rows>(
+            group, s + k, a.granule, a, column + k, [&](int i, int j, __m512 sum, __m512 scale) {
+              sum = first ? _mm512_mul_ps(sum, scale)
+                          : _mm512_fmadd_ps(sum, scale, _mm512_load_ps(sums[i][j]));
+              if (!last) return _mm512_store_ps(sums[i][j], sum);
+              const __m512 of_row =
+                  _mm512_permutexvar_ps(_mm512_add_epi32(lanes, set1(j)), _mm512_load_ps(scales));
+              const __m512 total = _mm512_fmadd_ps(sum, of_row, _mm512_load_ps(totals[i][j]));
+              _mm512_store_ps(totals[i][j], total);
+            });
       }
     } else {
       F::template output_scales<Vector>(w, o, s, scales);
       for (int k = 0; k < depth; k += a.granule) {
         add_granule<F, rows>(group, s + k, min(a.granule, depth - k), a, column + k,
-                             [&](int i, int j, __m512 sum) {
-                               sum = _mm512_add_ps(sum, _mm512_load_ps(totals[i][j]));
-                               _mm512_store_ps(totals[i][j], sum);
+                             [&](int i, int j, __m512 sum, __m512 scale) {
+                               const __m512 before = _mm512_load_ps(totals[i][j]);
+                               _mm512_store_ps(totals[i][j], _mm512_fmadd_ps(sum, scale, before));
                              });
       }
     }
@@ -120,7 +122,7 @@ struct Avx512Vnni : Avx512Bytes {
   }
 
   // One granule of A, columns of its block from `column` on, times the weights' from s on:
-  // add(row, j, scaled sum).
+  // add(row, j, sum, scale).
   template <class F, int rows, class BlockOfA, class Add>
   static void add_granule(const std::byte* group, int s, int depth, const BlockOfA& a, int column,
                           Add add) {
@@ -153,9 +155,7 @@ struct Avx512Vnni : Avx512Bytes {
     }
     KT_UNROLL for (int i = 0; i < rows; ++i) {
       const __m512 factor = _mm512_set1_ps(scale[i]);
-      KT_UNROLL for (int j = 0; j < 4; ++j) {
-        add(i, j, _mm512_mul_ps(to_floats(acc[i][j]), factor));
-      }
+      KT_UNROLL for (int j = 0; j < 4; ++j) { add(i, j, to_floats(acc[i][j]), factor); }
     }
   }
 
@@ -171,9 +171,10 @@ struct Avx512Vnni : Avx512Bytes {
   }
 
   // Lanes are columns: a vector's four rows are interleaved in registers and serve all rows of A.
+  // `ahead`: what to fetch meanwhile, as many columns of as many rows.
   template <class F, int rows, class BlockOfA>
   static void direct_n(const Packed& w, int o, int vectors, int s, int depth, const BlockOfA& a,
-                       int column, float* c, int ldc) {
+                       int column, const std::byte* ahead, float* c, int ldc) {
     using Decoder = typename F::template Decoder<Avx512Vnni>;
     Decoder decode[kPanelDepth / kLanes];
     for (int v = 0, made = -1; v < vectors;) {
@@ -192,8 +193,9 @@ struct Avx512Vnni : Avx512Bytes {
                            : count == 2 ? direct_columns<F, rows, 2, BlockOfA>
                                         : direct_columns<F, rows, 1, BlockOfA>;
       for (int r = 0; r < depth; r += a.granule) {
+        const std::int64_t at = r / kLanes * F::Block::group_bytes(w.k) + v * F::Block::kSpan;
         direct(w, output, s + r, min(a.granule, depth - r), a, column + r, decode + r / kLanes,
-               c + v * kLanes, ldc);
+               ahead + at, c + v * kLanes, ldc);
       }
       v += count;
     }
@@ -225,7 +227,7 @@ struct Avx512Vnni : Avx512Bytes {
   template <class F, int rows, int vectors, class BlockOfA>
   static void direct_columns(const Packed& w, int o, int s, int depth, const BlockOfA& a,
                              int column, const typename F::template Decoder<Avx512Vnni>* decode,
-                             float* c, int ldc) {
+                             const std::byte* ahead, float* c, int ldc) {
     const std::int64_t bytes = F::Block::group_bytes(w.k);
     const float* const scale = a.scale + column / a.granule * rows;
     const std::int32_t* const start = a.start + column / a.granule * rows;
@@ -235,11 +237,9 @@ struct Avx512Vnni : Avx512Bytes {
     KT_UNROLL for (int i = 0; i < rows; ++i) {
       KT_UNROLL for (int v = 0; v < vectors; ++v) acc[i][v] = set1(start[i]);
     }
-    for (int r = 0; r < depth; r += kLanes, ++decode) {
+    for (int r = 0; r < depth; r += kLanes, ++decode, ahead += bytes) {
       const std::byte* const group = w.data + (s + r) / kLanes * bytes;
-      // The same columns of the rows that the next panel's depth has.
-      Vector::prefetch(F::Block::span(group + kPanelDepth / kLanes * bytes, o),
-                       vectors * F::Block::kSpan);
+      Vector::prefetch(ahead, vectors * F::Block::kSpan);
       KT_UNROLL for (int j = 0; j < 4; ++j) {
         Ints quads[vectors];
         load_quads<F>(group, o, j, *decode, quads);
