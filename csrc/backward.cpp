@@ -235,6 +235,7 @@ void BackwardWalk::input(const SavedChunk& saved, const Buffers& b) {
       const int piece = task / shares;
       const int offset = task % shares * kMaxCols;
       const int cols = round_up(min(width, end - start - piece * width), kLanes);
+      if (offset >= cols) return;  // the last piece is shorter
       add_up(part, start + piece * width + offset, min(kMaxCols, cols - offset), cols,
              [&](const Block& block) { return products(part, piece, block, cols) + offset; });
     });
