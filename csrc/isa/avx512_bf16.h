@@ -20,7 +20,7 @@ struct Avx512Bf16 : Avx512Vector {
   static constexpr int kDirectVectors = 2;   // along n: 12 sums for 6 rows, 8 for 4
   static constexpr int kDepth = 128;  // 4 panels of 128 x 16 pairs' halves: 16 KiB, half of L1
   static constexpr int kStep = 2;
-  using Integer = struct Avx512Vnni;
+  using Integer = struct Avx512Vbmi;
   using A = act_t;
   using Panel = act_t;
   using B = __m512i;
