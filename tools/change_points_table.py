@@ -1,10 +1,11 @@
 """Which search for change points finds what was planted: `python -m tools.change_points_table`.
 
 Prints the table of docs/history.md: on the same made-up series, the first page's own search
-(tools/change_points.py), asv's, and apache-otava's, whose Python is given as an argument because it wants
-another numpy than we do (requirements/change_points.txt).
+(tools/change_points.py), asv's, and apache-otava's, whose Python is given as an argument because it
+wants another numpy than we do (requirements/change_points.txt).
 """
 
+import itertools
 import json
 import math
 import random
@@ -112,7 +113,7 @@ def asvs(series, unit):
     steps = detect_steps(series)
     return [
         after[0]
-        for before, after in zip(steps, steps[1:], strict=False)
+        for before, after in itertools.pairwise(steps)
         if abs(after[2] / before[2] - 1) > SMALLEST[unit]
     ]
 
