@@ -13,12 +13,10 @@ from statistics import median
 
 from asv.step_detect import solve_potts_approx
 
-from tools.changes import difference, threshold
+from tools.changes import FLOOR_OVER_DEVIATION, difference, threshold
 
 PRICE = 8  # of a step, in standard deviations of one value: nothing is found in noise of 10%
 FEWEST = 2  # values of a level, where there is noise
-# A floor is the change between two values that noise passes once in a hundred times.
-FLOOR_OVER_DEVIATION = 2.576 * math.sqrt(2)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ import math
 # unit), and of times and their ratios.
 EXACT_CHANGE, DIFFERENCE, TIME_CHANGE = 0.01, 1.0, 0.10
 
+# A noise floor is the change between two values that noise alone passes once in a hundred times;
+# over the standard deviation of one.
+FLOOR_OVER_DEVIATION = 2.576 * math.sqrt(2)
+
 
 def difference(row, before, after):
     """The change from one value to the next, as the row is compared."""

@@ -66,7 +66,7 @@ HEAD = {
     "commit_hash": lambda value: is_text(value) and re.fullmatch("[0-9a-f]{40}", value),
     "env_name": is_text,
     "date": is_number,
-    "params": lambda value: is_object(value, lambda v: v is None or is_text(v)),
+    "params": lambda value: is_object(value, lambda v: is_value(v) or is_text(v)),
     "python": is_text,
     "requirements": lambda value: isinstance(value, dict),
     "env_vars": lambda value: is_object(value, is_text),
