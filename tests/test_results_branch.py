@@ -161,9 +161,9 @@ def test_damage_is_named_and_stays_at_home(bare, clones):
 
 def test_a_path_out_of_the_folder_is_not_followed(bare, clones, tmp_path):
     """Whoever may push to the branch may not write elsewhere on this machine."""
-    clones[0].measure("vm", 1)
+    path = clones[0].measure("vm", 1)
     clones[0].done("push")
-    blob = git(bare, "rev-parse", "asv-results:benchmarks.json").strip()
+    blob = git(bare, "rev-parse", f"asv-results:vm/{path.name}").strip()
     inner = mktree(bare, f"100644 blob {blob}\tevil.json\n")
     outer = mktree(bare, f"040000 tree {inner}\t..\n", git(bare, "ls-tree", "asv-results"))
     commit = git(bare, "commit-tree", outer, "-p", "asv-results", "-m", "evil").strip()
