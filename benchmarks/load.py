@@ -40,8 +40,11 @@ class Load:
         self.case.make_layer().load_weights_from_tensors(*self.case.weights)
 
     def track_load_weights(self, method, preset):
-        """The least time of a second's loads: what pages the system finds for a layer's memory, huge
-        or small, makes others up to three times slower, for a whole process at times."""
+        """The least time of a second's loads.
+
+        The pages that the system finds for a layer's memory, huge or small, make others up to three
+        times slower, for a whole process at times.
+        """
         return finite(timing.least(self.load, seconds=1.0), "time of loading")
 
     track_load_weights.unit = "seconds"
