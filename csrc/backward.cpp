@@ -12,6 +12,17 @@
 #include "walk.h"
 
 namespace kt {
+namespace {
+
+// Rows of a block up to which dX's products are kept one by one: memory is the limit, and with 256
+// columns to a task the weights would be read in pieces of 2 to 8 KiB, 16 rows apart. At
+// DeepSeek-V3's widths and 4 rows whole rows take two thirds of the time for INT4. At most one tile
+// of AMX: with more the last one writes rows of C behind its own.
+constexpr int kFewRows = 16;
+// For them, at most: no more than the threads' own buffers on a small machine.
+constexpr std::int64_t kProductBytes = std::int64_t{8} << 20;
+
+}  // namespace
 
 BackwardWalk::Buffers BackwardWalk::buffers(const SavedChunk& saved, const Tensor& grad_out) {
   const auto rows = static_cast<std::size_t>(saved.routing->rows());
@@ -22,6 +33,10 @@ BackwardWalk::Buffers BackwardWalk::buffers(const SavedChunk& saved, const Tenso
   const std::size_t out_count = tokens * static_cast<std::size_t>(config.hidden);
   const std::size_t sum_count = parts * tokens * static_cast<std::size_t>(hidden16());
   const std::size_t dr_count = rows * static_cast<std::size_t>(dr_blocks());
+  bool few = true;
+  for (const Block& block : saved.routing->blocks) few = few && block.rows <= kFewRows;
+  const std::size_t product_count =
+      few ? parts * rows * static_cast<std::size_t>(product_cols(saved.routing->rows())) : 0;
   const bool copy_out = grad_out.dtype != DType::bfloat16;
   // One after the other: dOut, then dG and dU.
   const auto rounded_by = [&](Base which) {
@@ -33,7 +48,7 @@ BackwardWalk::Buffers BackwardWalk::buffers(const SavedChunk& saved, const Tenso
   const auto f32 = [](std::size_t count) { return Arena::padded(count * sizeof(float)); };
   Arena& scratch = pool.arena();
   scratch.reset((copy_out ? act(out_count) : 0) + 3 * act(rows * width) + 3 * f32(rows * rank16) +
-                Arena::padded(rounded_bytes) + f32(dr_count) + f32(sum_count));
+                Arena::padded(rounded_bytes) + f32(dr_count) + f32(sum_count) + f32(product_count));
   Buffers b{};
   b.out_copy = copy_out ? scratch.take<act_t>(out_count) : nullptr;
   b.dgate = scratch.take<act_t>(rows * width);
@@ -44,6 +59,7 @@ BackwardWalk::Buffers BackwardWalk::buffers(const SavedChunk& saved, const Tenso
   b.rounded[1] = b.rounded[0] + rounded_by(Base::gate);
   b.dr = scratch.take<float>(dr_count);
   b.sums = scratch.take<float>(sum_count);
+  b.products = few ? scratch.take<float>(product_count) : nullptr;
   return b;
 }
 
@@ -80,16 +96,22 @@ void BackwardWalk::down_mid(const SavedChunk& saved, const Buffers& b) {
 void BackwardWalk::activation(const SavedChunk& saved, const Buffers& b) {
   const Routing& routing = *saved.routing;
   const int inter = layer.part_inter();
-  const int pieces = div_up(inter, kActivationCols);
   const auto blocks = static_cast<int>(routing.blocks.size());
+  int cols = kActivationCols;
+  if (b.products != nullptr) {  // few rows: whole rows of weights, as for dX
+    constexpr int kMost = kMaxRows * kMaxCols / kFewRows;  // that the buffers hold
+    cols = task_cols(inter, blocks * config.parts, min(kMost, round_up(inter, kActivationCols)),
+                     kActivationCols);
+  }
+  const int pieces = div_up(inter, cols);
   const std::int64_t width = layer.width();
   const Operand dout = rounded(
       Axis::n, {gathered(b.dout, routing, 0)}, config.parts, routing.blocks,
       [&](int part, int expert) { return layer.base(part, expert, Base::down); }, b.rounded[0]);
   pool.run(config.parts, blocks * pieces, [&](int part, int task, Scratch& s) {
     const Block& block = routing.blocks[static_cast<std::size_t>(task / pieces)];
-    const int from = task % pieces * kActivationCols;
-    const int to = min(inter, from + kActivationCols);
+    const int from = task % pieces * cols;
+    const int to = min(inter, from + cols);
     const Packed w = layer.base(part, block.expert, Base::down);
     clear(s.c[0], block.rows, to - from);
     kernels.gemm[1](dout.at(part, block.first), block.rows, &w, s.c, 1, from, to, s);
@@ -98,12 +120,15 @@ void BackwardWalk::activation(const SavedChunk& saved, const Buffers& b) {
       kernels.gemm_rows[1](dense(b.mid[2], layer.rank16(), block.first), block.rows, &lora_a, s.c,
                            1, from, to, s);
     }
-    const std::int64_t at = block.first * width + std::int64_t{part} * part_width() + from;
-    float* const dr = b.dr + std::int64_t{block.first} * dr_blocks() + std::int64_t{part} * pieces +
-                      from / kActivationCols;
-    kernels.swiglu_backward(s.c[0], routing.weight.data() + block.first, block.rows,
-                            round_up(to - from, kLanes), saved.gate + at, saved.up + at,
-                            b.dgate + at, b.dup + at, b.h + at, width, dr, dr_blocks());
+    for (int j = from; j < to; j += kActivationCols) {
+      const std::int64_t at = block.first * width + std::int64_t{part} * part_width() + j;
+      float* const dr = b.dr + std::int64_t{block.first} * dr_blocks() +
+                        part * div_up(inter, kActivationCols) + j / kActivationCols;
+      kernels.swiglu_backward(
+          s.c[0] + (j - from), round_up(to - from, kLanes), routing.weight.data() + block.first,
+          block.rows, round_up(min(kActivationCols, to - j), kLanes), saved.gate + at,
+          saved.up + at, b.dgate + at, b.dup + at, b.h + at, width, dr, dr_blocks());
+    }
   });
 }
 
@@ -127,10 +152,33 @@ void BackwardWalk::gate_up_mid(const SavedChunk& saved, const Buffers& b) {
   });
 }
 
-// dX: a task owns columns of it for all experts
+// Columns of dX's products at a time: all, if they fit.
+int BackwardWalk::product_cols(int rows) const {
+  const std::int64_t fit =
+      kProductBytes / (std::int64_t{config.parts} * max(1, rows) * 4) / kMaxCols * kMaxCols;
+  return max(kMaxCols,
+             static_cast<int>(std::min<std::int64_t>(fit, round_up(config.hidden, kMaxCols))));
+}
+
+// dG Wg + s (dG Bg) Ag + dU Wu + s (dU Bu) Au
+void BackwardWalk::input_product(const Block& block, int part, const Operand (&d)[2],
+                                 const Buffers& b, int from, int to, float* c, Scratch& s) {
+  const int r16 = layer.rank16();
+  clear(c, block.rows, to - from);
+  for (int i = 0; i < 2; ++i) {
+    const Packed w = layer.base(part, block.expert, i == 0 ? Base::gate : Base::up);
+    kernels.gemm[1](d[i].at(part, block.first), block.rows, &w, &c, 1, from, to, s);
+    if (config.rank > 0 && part == 0) {
+      const RowMajor lora_a = layer.lora(0, block.expert, i == 0 ? Lora::gate_a : Lora::up_a);
+      kernels.gemm_rows[1](dense(b.mid[static_cast<std::size_t>(i)], r16, block.first), block.rows,
+                           &lora_a, &c, 1, from, to, s);
+    }
+  }
+}
+
+// dX, a token's experts added up in their order: a task owns columns of it.
 void BackwardWalk::input(const SavedChunk& saved, const Buffers& b) {
   const Routing& routing = *saved.routing;
-  const int r16 = layer.rank16();
   const std::int64_t stride = part_width() * static_cast<std::int64_t>(sizeof(act_t));
   Operand d[2];  // dG, dU
   for (std::size_t i = 0; i < 2; ++i) {
@@ -140,28 +188,58 @@ void BackwardWalk::input(const SavedChunk& saved, const Buffers& b) {
         routing.blocks, [&](int part, int expert) { return layer.base(part, expert, which); },
         b.rounded[i]);
   }
-  const int cols_per_task = task_cols(config.hidden, config.parts);
-  pool.run(config.parts, div_up(config.hidden, cols_per_task), [&](int part, int task, Scratch& s) {
-    const int from = task * cols_per_task;
-    const int to = min(config.hidden, from + cols_per_task);
-    const int cols = round_up(to - from, kLanes);
+  // Columns [from, from + cols) of a part's sum: product(block) gives a block's share of them.
+  const auto add_up = [&](int part, int from, int cols, int ldc, auto product) {
     float* const sum = b.sums + std::int64_t{part} * saved.tokens * hidden16() + from;
     for (std::int64_t t = 0; t < saved.tokens; ++t) clear(sum + t * hidden16(), 1, cols);
     for (const Block& block : routing.blocks) {
-      clear(s.c[0], block.rows, cols);
-      for (int i = 0; i < 2; ++i) {
-        const Packed w = layer.base(part, block.expert, i == 0 ? Base::gate : Base::up);
-        kernels.gemm[1](d[i].at(part, block.first), block.rows, &w, s.c, 1, from, to, s);
-        if (config.rank > 0 && part == 0) {
-          const RowMajor lora_a = layer.lora(0, block.expert, i == 0 ? Lora::gate_a : Lora::up_a);
-          kernels.gemm_rows[1](dense(b.mid[static_cast<std::size_t>(i)], r16, block.first),
-                               block.rows, &lora_a, s.c, 1, from, to, s);
-        }
-      }
-      kernels.scatter_add(s.c[0], cols, block.rows, cols, routing.token.data() + block.first,
+      kernels.scatter_add(product(block), ldc, block.rows, cols, routing.token.data() + block.first,
                           nullptr, sum, hidden16());
     }
-  });
+  };
+  if (b.products == nullptr) {
+    const int width = task_cols(config.hidden, config.parts);
+    pool.run(config.parts, div_up(config.hidden, width), [&](int part, int task, Scratch& s) {
+      const int from = task * width;
+      const int to = min(config.hidden, from + width);
+      const int cols = round_up(to - from, kLanes);
+      add_up(part, from, cols, cols, [&](const Block& block) {
+        input_product(block, part, d, b, from, to, s.c[0], s);
+        return s.c[0];
+      });
+    });
+    return;
+  }
+  // Few rows: an expert's weights are read once and in the order in which they lie, its products
+  // are kept, and added up in a second step.
+  const auto blocks = static_cast<int>(routing.blocks.size());
+  const int span = product_cols(routing.rows());
+  for (int start = 0; start < config.hidden; start += span) {
+    const int end = min(config.hidden, start + span);
+    const int width = task_cols(end - start, blocks * config.parts, span);
+    const int pieces = div_up(end - start, width);
+    // [parts][pieces][rows][width], the last piece's rows shorter
+    const auto products = [&](int part, int piece, const Block& block, int cols) {
+      return b.products + (std::int64_t{part} * pieces + piece) * routing.rows() * width +
+             std::int64_t{block.first} * cols;
+    };
+    pool.run(config.parts, blocks * pieces, [&](int part, int task, Scratch& s) {
+      const Block& block = routing.blocks[static_cast<std::size_t>(task / pieces)];
+      const int from = start + task % pieces * width;
+      const int to = min(end, from + width);
+      float* const c = products(part, task % pieces, block, round_up(to - from, kLanes));
+      input_product(block, part, d, b, from, to, c, s);
+    });
+    const int shares = div_up(width, kMaxCols);  // of a piece, to be added up
+    pool.run(config.parts, pieces * shares, [&](int part, int task, Scratch&) {
+      const int piece = task / shares;
+      const int offset = task % shares * kMaxCols;
+      const int cols = round_up(min(width, end - start - piece * width), kLanes);
+      if (offset >= cols) return;  // the last piece is shorter
+      add_up(part, start + piece * width + offset, min(kMaxCols, cols - offset), cols,
+             [&](const Block& block) { return products(part, piece, block, cols) + offset; });
+    });
+  }
 }
 
 void BackwardWalk::routing_grads(const SavedChunk& saved, const Buffers& b,

@@ -121,6 +121,35 @@ py::tuple product(const std::string& isa, const std::string& format, const std::
   return py::make_tuple(out, pool.ran());
 }
 
+// Sums over tokens of weight * low' wide for columns [from, to): low [tokens][rank], wide
+// [tokens][columns] as activations; [rank][to - from], or its transpose.
+Floats outer(const std::string& isa, const Floats& low, const Floats& weight, const Acts& wide,
+             int from, int to, bool transposed) {
+  require(low.ndim() == 2 && wide.ndim() == 2 && weight.ndim() == 1 &&
+              low.shape(0) == wide.shape(0) && weight.shape(0) == low.shape(0) &&
+              low.shape(1) > 0 && low.shape(1) <= kMaxCols,
+          "low: wanted [tokens, 1 .. 256], weight: [tokens], wide: [tokens, columns]");
+  require(
+      from >= 0 && from % kLanes == 0 && from < to && to <= wide.shape(1) && to - from <= kMaxCols,
+      "from, to: wanted at most 256 columns from a multiple of 16");
+  const auto rank = static_cast<int>(low.shape(1));
+  Pool::Use pool(1);
+  Scratch& s = pool.scratch();
+  kernels(isa, formats().front())
+      .outer(rows_of(low.data(), rank, DType::float32), weight.data(), rank,
+             rows_of(wide.data(), wide.shape(1), DType::bfloat16), from, to,
+             static_cast<int>(low.shape(0)), transposed, s.c[0], s);
+  const int lines = transposed ? to - from : rank;
+  const int length = transposed ? rank : to - from;
+  Floats out({lines, length});
+  for (int i = 0; i < lines; ++i) {
+    for (int j = 0; j < length; ++j) {
+      out.mutable_at(i, j) = s.c[0][i * round_up(length, kLanes) + j];
+    }
+  }
+  return out;
+}
+
 // g, u [m][n], n a multiple of 16; returns (gate, up, h) as activations.
 py::tuple swiglu(const std::string& isa, const Floats& g, const Floats& u) {
   require(g.ndim() == 2 && u.ndim() == 2 && g.shape(0) == u.shape(0) && g.shape(1) == u.shape(1) &&
@@ -149,7 +178,7 @@ py::tuple swiglu_backward(const std::string& isa, const Floats& dh, const Floats
   for (int i = 0; i < 3; ++i) p[i] = reinterpret_cast<act_t*>(out[i].mutable_data());
   Floats dr(m);
   kernels(isa, formats().front())
-      .swiglu_backward(dh.data(), r.data(), m, n, reinterpret_cast<const act_t*>(gate.data()),
+      .swiglu_backward(dh.data(), n, r.data(), m, n, reinterpret_cast<const act_t*>(gate.data()),
                        reinterpret_cast<const act_t*>(up.data()), p[0], p[1], p[2], n,
                        dr.mutable_data(), 1);
   return py::make_tuple(out[0], out[1], out[2], dr);
@@ -209,6 +238,8 @@ void bind_ops(py::module_& m) {
           py::arg("group") = 128);
   ops.def("product", &product, py::arg("isa"), py::arg("format"), py::arg("along"), py::arg("a"),
           py::arg("weights"), py::arg("first"), py::arg("last"), py::arg("group") = 128);
+  ops.def("outer", &outer, py::arg("isa"), py::arg("low"), py::arg("weight"), py::arg("wide"),
+          py::arg("first"), py::arg("last"), py::arg("transposed"));
   ops.def("swiglu", &swiglu, py::arg("isa"), py::arg("g"), py::arg("u"));
   ops.def("swiglu_backward", &swiglu_backward, py::arg("isa"), py::arg("dh"), py::arg("r"),
           py::arg("gate"), py::arg("up"));

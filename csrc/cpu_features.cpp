@@ -53,6 +53,7 @@ constexpr Feature kAvx512F{"AVX512F", 7, 0, &Registers::ebx, 16};
 constexpr Feature kAvx512Dq{"AVX512DQ", 7, 0, &Registers::ebx, 17};
 constexpr Feature kAvx512Bw{"AVX512BW", 7, 0, &Registers::ebx, 30};
 constexpr Feature kAvx512Vl{"AVX512VL", 7, 0, &Registers::ebx, 31};
+constexpr Feature kAvx512Vbmi{"AVX512_VBMI", 7, 0, &Registers::ecx, 1};
 constexpr Feature kAvx512Vnni{"AVX512_VNNI", 7, 0, &Registers::ecx, 11};
 constexpr Feature kAvx512Bf16{"AVX512_BF16", 7, 1, &Registers::eax, 5};
 constexpr Feature kAmxBf16{"AMX_BF16", 7, 0, &Registers::edx, 22};
@@ -75,10 +76,12 @@ struct Needs {
 std::vector<Needs> all_needs() {
   const Features avx512{kAvx512F, kAvx512Dq, kAvx512Bw, kAvx512Vl};
   const Features avx512_vnni = avx512 + Features{kAvx512Vnni};
-  const Features avx512_bf16 = avx512_vnni + Features{kAvx512Bf16};
+  const Features avx512_vbmi = avx512_vnni + Features{kAvx512Vbmi};
+  const Features avx512_bf16 = avx512_vbmi + Features{kAvx512Bf16};
   return {
       {"amx", kTileState, avx512_bf16 + Features{kAmxTile, kAmxBf16, kAmxInt8}},
       {"avx512_bf16", kZmmState, avx512_bf16},
+      {"avx512_vbmi", kZmmState, avx512_vbmi},
       {"avx512_vnni", kZmmState, avx512_vnni},
       {"avx512_f32", kZmmState, avx512},
       {"avx2", kYmmState, {kAvx2, kFma, kF16c}},

@@ -67,12 +67,19 @@ struct Kernels {
   Gemm<Packed> gemm[2];         // by Axis
   Gemm<RowMajor> gemm_rows[2];  // by Axis
 
+  // c[i][j] = sum over t < rows of weight[t] low[t][i] wide[t][j], i < rank, j in [from, to); or
+  // c[j][i], if transposed. weight null: 1. low is in fp32; both sides of c are padded to kLanes,
+  // [round_up(rank, kLanes)][round_up(to - from, kLanes)], and neither is above kMaxCols.
+  void (*outer)(const Rows& low, const float* weight, int rank, const Rows& wide, int from, int to,
+                int rows, bool transposed, float* c, Scratch& scratch);
+
   // h = silu(g) * u; g, u: fp32 [m][n], stored as activations too unless gate/up are null. Output
   // rows are `stride` elements apart. n is a multiple of kLanes.
   void (*swiglu)(const float* g, const float* u, int m, int n, act_t* gate, act_t* up, act_t* h,
                  std::int64_t stride);
-  // From dh' = dL/dh before the routing weight r: dg, du, h and dr[i * dr_stride] = <dh', h>.
-  void (*swiglu_backward)(const float* dh, const float* r, int m, int n, const act_t* gate,
+  // From dh' = dL/dh before the routing weight r, fp32 rows ldh apart: dg, du, h and
+  // dr[i * dr_stride] = <dh', h>.
+  void (*swiglu_backward)(const float* dh, int ldh, const float* r, int m, int n, const act_t* gate,
                           const act_t* up, act_t* dgate, act_t* dup, act_t* h, std::int64_t stride,
                           float* dr, std::int64_t dr_stride);
   // out[index[i]][j] += (scale ? scale[i] : 1) * c[i][j], j < n; out rows `stride` elements apart.

@@ -54,16 +54,16 @@ struct Target {
   bool add;
 };
 
-// c[rank][cols] to `cols` lines of `rank`, or to `rank` lines of `cols`.
-void store(const Kernels& kernels, const float* c, int rank, int cols, bool transposed,
-           const Target& target) {
+// `lines` of `length` from c, each padded to kLanes.
+void store(const Kernels& kernels, float* c, int lines, int length, const Target& target) {
   const auto size = static_cast<std::int64_t>(size_of(target.tensor.dtype));
-  const int ldc = round_up(cols, kLanes);
-  const int lines = transposed ? cols : rank;
-  const int length = transposed ? rank : cols;
-  float line[kMaxCols];
+  const int ldc = round_up(length, kLanes);
+  if (length == ldc && length == target.stride) {  // they lie as one
+    length *= lines;
+    lines = 1;
+  }
   for (int i = 0; i < lines; ++i) {
-    for (int j = 0; j < length; ++j) line[j] = transposed ? c[j * ldc + i] : c[i * ldc + j];
+    float* const line = c + i * ldc;
     std::byte* const to = target.tensor.data + (target.first + i * target.stride) * size;
     if (target.add) {
       const auto* const before = reinterpret_cast<const float*>(to);
@@ -105,21 +105,17 @@ void BackwardWalk::lora_grads(const SavedChunk& saved, const Buffers& b, const G
     }
     const int first = routing.offset[static_cast<std::size_t>(p.expert)];
     const int rows = routing.offset[static_cast<std::size_t>(p.expert) + 1] - first;
-    Rows low = dense(f.low, layer.rank16(), first);
-    low.transposed = true;
-    if (f.weighted) low.scale = routing.weight.data() + first;
-    const bool hidden = along_hidden(p.which);
-    const RowMajor wide{
-        hidden ? gathered(f.wide, routing, first)
-               : dense(f.wide + std::int64_t{p.part} * part_width(), layer.width(), first),
-        rows, hidden ? config.hidden : layer.part_inter()};
+    const Rows low = dense(f.low, layer.rank16(), first);
+    const float* const weight = f.weighted ? routing.weight.data() + first : nullptr;
+    const Rows wide = along_hidden(p.which) ? gathered(f.wide, routing, first)
+                                            : dense(f.wide + std::int64_t{p.part} * part_width(),
+                                                    layer.width(), first);
     const int cols = p.to - p.from;
-    clear(s.c[0], rank, cols);
-    kernels.gemm_rows[1](low, rank, &wide, s.c, 1, p.from, p.to, s);
-    const std::int64_t column = std::int64_t{p.part} * layer.part_inter() + p.from;
     const bool a = is_a(p.which);
+    kernels.outer(low, weight, rank, wide, p.from, p.to, rows, !a, s.c[0], s);
+    const std::int64_t column = std::int64_t{p.part} * layer.part_inter() + p.from;
     store(
-        kernels, s.c[0], rank, cols, !a,
+        kernels, s.c[0], a ? rank : cols, a ? cols : rank,
         {out, p.expert * size + (a ? column : column * rank), a ? out.shape[2] : rank, grads.add});
   });
 }

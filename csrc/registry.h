@@ -10,6 +10,7 @@
 #define KT_ISAS(X)                        \
   X(amx, "amx", "amx")                    \
   X(avx512_bf16, "avx512_bf16", "avx512") \
+  X(avx512_vbmi, "avx512_vbmi", "avx512") \
   X(avx512_vnni, "avx512_vnni", "avx512") \
   X(avx512_f32, "avx512_f32", "avx512")   \
   X(avx2, "avx2", "avx2")                 \

@@ -19,15 +19,12 @@ enum class Axis : std::uint8_t { k, n };
 
 // Rows of floats somewhere in memory: the activations of an expert's tokens (gathered by
 // `index`), a caller's LoRA matrix, or a scratch matrix. Element (i, j) lies at
-// base + row(i) * stride + j * size. A transposed view swaps i and j; `scale`, if set, multiplies
-// element (i, j) of a transposed view by scale[j] (the routing weight of stored row j).
+// base + row(i) * stride + j * size.
 struct Rows {
   const std::byte* base = nullptr;
   std::int64_t stride = 0;              // bytes from one stored row to the next
   const std::int32_t* index = nullptr;  // stored row i is index[i]; null: i itself
   DType dtype = DType::bfloat16;        // bfloat16, float32, or int8: rounded (ops/quantize.h)
-  bool transposed = false;
-  const float* scale = nullptr;
   // Columns that share a scale where the rows are rounded to integers (ops/quantize.h), a multiple
   // of 32, which is a block of the narrowest codes. Normal values lose 0.59% at 64, and 0.65% at
   // 128.
@@ -43,7 +40,6 @@ struct Rows {
     } else {
       r.base += first * stride;
     }
-    if (scale != nullptr) r.scale += first;
     return r;
   }
 };

@@ -28,10 +28,12 @@ class Walk {
       : layer(of), config(of.config_), kernels(of.kernels_), pool(with) {}
 
  protected:
-  // Columns per task: as many as the buffers hold, fewer where that leaves threads without work.
-  [[nodiscard]] int task_cols(int cols, int others) const {
-    int width = kMaxCols;
-    while (width > kLanes && others * div_up(cols, width) < kTasksPerThread * pool.threads()) {
+  // Columns per task: as many as the buffers hold, fewer where that leaves threads without work;
+  // a multiple of `unit`, as `most` is.
+  [[nodiscard]] int task_cols(int cols, int others, int most = kMaxCols, int unit = kLanes) const {
+    int width = most;
+    while (width % (2 * unit) == 0 &&
+           others * div_up(cols, width) < kTasksPerThread * pool.threads()) {
       width /= 2;
     }
     return width;
@@ -166,12 +168,16 @@ class BackwardWalk : Walk {
     std::array<std::byte*, 2> rounded;  // dG and dU; before them dOut, from the first on
     float* dr;
     float* sums;
+    float* products;  // of few rows, for dX; else null
   };
   Buffers buffers(const SavedChunk& saved, const Tensor& grad_out);
   void down_mid(const SavedChunk& saved, const Buffers& b);
   void activation(const SavedChunk& saved, const Buffers& b);
   void gate_up_mid(const SavedChunk& saved, const Buffers& b);
   void input(const SavedChunk& saved, const Buffers& b);
+  void input_product(const Block& block, int part, const Operand (&d)[2], const Buffers& b,
+                     int from, int to, float* c, Scratch& s);
+  [[nodiscard]] int product_cols(int rows) const;
   void lora_grads(const SavedChunk& saved, const Buffers& b, const GradSink& grads);
   void routing_grads(const SavedChunk& saved, const Buffers& b, const Tensor& grad_weights,
                      std::int64_t first);

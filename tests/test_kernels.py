@@ -190,3 +190,16 @@ def test_swiglu_hides_nothing_that_is_not_finite(isa, bad):
     for values in (from_bits(h)[0], from_bits(dgate)[0]):
         np.testing.assert_array_equal(np.flatnonzero(~np.isfinite(values)), [3, 9])
     assert not np.isfinite(dr).any()
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["straight", "transposed"])
+@pytest.mark.parametrize("rank", [1, 4, 16, 17, 256], ids=lambda n: f"rank{n}")
+def test_outer(isa, transposed, rank):
+    rng = np.random.default_rng(rank)
+    for tokens in (1, 2, 31, 32, 33, 70):
+        for first, last in ((0, 1), (0, 15), (16, 33), (16, 272), (32, 300 - 17)):
+            low, wide = integers(rng, tokens, rank), integers(rng, tokens, 300)
+            weight = 2.0 ** rng.integers(-2, 3, tokens)
+            result = ops.outer(isa, low, weight, bf16_bits(wide), first, last, transposed)
+            expected = (low * weight[:, None]).T @ wide[:, first:last].astype(np.float64)
+            np.testing.assert_array_equal(result, expected.T if transposed else expected)

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "model"
-MODELLED = {"amx", "avx512_bf16", "avx512_vnni", "avx512_f32"}
+MODELLED = {"amx", "avx512_bf16", "avx512_vbmi", "avx512_vnni", "avx512_f32"}
 TESTS = [
     "tests/test_kernels.py",
     "tests/test_products.py",

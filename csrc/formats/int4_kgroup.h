@@ -194,6 +194,10 @@ struct INT4KGroup {
     typename T::Bytes operator()(typename T::Bytes codes, int part) const {
       return T::lookup(tables[part], codes);
     }
+    // Of codes that are interleaved already.
+    typename T::Bytes quads(typename T::Bytes codes, int part) const {
+      return T::lookup_quads(tables[part], codes);
+    }
   };
 };
 

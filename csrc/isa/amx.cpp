@@ -1,7 +1,8 @@
 #include "isa/target.h"
 
 KT_TARGET_BEGIN(
-    "amx-tile,amx-bf16,amx-int8,avx512bf16,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+    "amx-tile,amx-bf16,amx-int8,avx512bf16,avx512vbmi,avx512vnni,avx512f,avx512bw,avx512dq,"
+    "avx512vl,avx2,fma")
 #include "isa/operators.h"
 
 #include "isa/avx512.h"
@@ -11,6 +12,8 @@ KT_TARGET_BEGIN(
 #include "isa/avx512_integer.h"
 
 #include "isa/avx512_vnni.h"
+
+#include "isa/avx512_vbmi.h"
 
 #include "isa/amx.h"
 

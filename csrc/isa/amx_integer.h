@@ -1,5 +1,6 @@
 // Integer products on AMX: TDPBSUD multiplies up to 16 rows of 64 signed bytes of A by as many
-// unsigned ones of a panel. Panels, A and products of few rows are those of AVX-512 with VNNI.
+// unsigned ones of a panel. Panels, A and products of few rows are those of AVX-512 with VNNI and
+// VBMI.
 //
 // A product takes 64 columns, which is a granule of A: after each the sums of int32 leave the unit
 // to be scaled, 16 x 16 of them for 16 cycles of the unit. So the scaling in AVX-512, about two
@@ -17,7 +18,7 @@ struct DotBytes {
   static void c3() { _tile_dpbsud(3, 5, 7); }
 };
 
-struct AmxInteger : Avx512Vnni {
+struct AmxInteger : Avx512Vbmi {
   static constexpr int kRows = 32;
 
   class Tiles {

@@ -1,6 +1,6 @@
 #include "isa/target.h"
 
-KT_TARGET_BEGIN("avx512bf16,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+KT_TARGET_BEGIN("avx512bf16,avx512vbmi,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #include "isa/operators.h"
 
 #include "isa/avx512.h"
@@ -10,6 +10,8 @@ KT_TARGET_BEGIN("avx512bf16,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,f
 #include "isa/avx512_integer.h"
 
 #include "isa/avx512_vnni.h"
+
+#include "isa/avx512_vbmi.h"
 
 #include "isa/instantiate.h"
 

@@ -20,7 +20,7 @@ struct Avx512Bf16 : Avx512Vector {
   static constexpr int kDirectVectors = 2;   // along n: 12 sums for 6 rows, 8 for 4
   static constexpr int kDepth = 128;  // 4 panels of 128 x 16 pairs' halves: 16 KiB, half of L1
   static constexpr int kStep = 2;
-  using Integer = struct Avx512Vnni;
+  using Integer = struct Avx512Vbmi;
   using A = act_t;
   using Panel = act_t;
   using B = __m512i;
@@ -149,14 +149,6 @@ struct Avx512Bf16 : Avx512Vector {
   template <Axis axis>
   static void pack_a(const Rows& a, int piece, int m, int s0, int valid, int length, act_t* out,
                      int lda) {
-    if (a.transposed) {
-      pack_a_transposed(a, m, s0, valid, length, [out, lda, piece](int i, int s, float x) {
-        alignas(64) act_t rounded[kLanes];
-        store_piece(rounded, set1(x), piece);
-        out[i * lda + (axis == Axis::n ? paired(s) : s)] = rounded[0];
-      });
-      return;
-    }
     alignas(32) std::uint16_t order[kLanes];
     for (int s = 0; s < kLanes; ++s) order[paired(s)] = static_cast<std::uint16_t>(s);
     const __m256i index = _mm256_load_si256(reinterpret_cast<const __m256i*>(order));

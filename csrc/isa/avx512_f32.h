@@ -1,5 +1,5 @@
-// AVX-512 without a 16-bit product: fp32 products of weights widened in L1. Two variants, without
-// and with VNNI for integers (Skylake-SP; Cascade Lake to Ice Lake).
+// AVX-512 without a 16-bit product: fp32 products of weights widened in L1. Variants for integers:
+// without and with VNNI (Skylake-SP, Cascade Lake), and with VBMI (Ice Lake).
 #pragma once
 
 namespace kt {
@@ -64,6 +64,11 @@ struct Avx512F32 : Avx512Vector {
 struct Avx512F32Vnni : Avx512F32 {
   static constexpr const char* kName = "avx512_vnni";
   using Integer = struct Avx512Vnni;
+};
+
+struct Avx512F32Vbmi : Avx512F32 {
+  static constexpr const char* kName = "avx512_vbmi";
+  using Integer = struct Avx512Vbmi;
 };
 
 }  // namespace

@@ -56,6 +56,9 @@ struct Avx512Bytes {
         _mm512_set1_epi8(-128));
   }
 
+  // Tables lie as the rows do, one to a lane, and are looked up before the rows are interleaved.
+  static constexpr bool kLooksUpQuads = false;
+
   // 16 columns of four rows, column by column: byte r of dword c is column c of the r-th row. First
   // the dwords across lanes, then the bytes within.
   static Bytes interleave(Bytes v) {

@@ -7,7 +7,9 @@
 namespace kt {
 namespace {
 
-struct Avx512Vnni : Avx512Bytes {
+// Quads: how codes are interleaved and looked up.
+template <class Quads>
+struct VnniWith : Avx512Bytes {
   static constexpr int kStep = 4;
   static constexpr int kDirectRows = 6;
   static constexpr int kStarts = 4;  // direct_k's sums are of every fourth quad of columns
@@ -36,7 +38,7 @@ struct Avx512Vnni : Avx512Bytes {
     for (int k = 0; k < depth; k += kLanes) {
       Bytes v[4];
       KT_UNROLL for (int j = 0; j < 4; ++j) {
-        v[j] = F::Block::template load<Avx512Vnni>(group, column + k, j);
+        v[j] = F::Block::template load<VnniWith>(group, column + k, j);
       }
       Bytes p[4];
       Avx512Vector::transpose(v, p);
@@ -48,8 +50,9 @@ struct Avx512Vnni : Avx512Bytes {
   template <class F, class Decoder>
   static void unpack_n(const std::byte* group, int column, const Decoder& decode, Panel* out) {
     KT_UNROLL for (int j = 0; j < 4; ++j, out += 4 * kLanes) {
-      const Bytes v = decode(F::Block::template load<Avx512Vnni>(group, column, j), j);
-      _mm512_storeu_si512(out, interleave(v));
+      Bytes quads[1];
+      load_quads<F>(group, column, j, decode, quads);
+      _mm512_storeu_si512(out, quads[0]);
     }
   }
 
@@ -93,22 +96,24 @@ struct Avx512Vnni : Avx512Bytes {
         const bool first = k % run == 0;
         const bool last = (k + a.granule) % run == 0;
         if (last) F::template output_scales<Vector>(w, o, s + k, scales);
-        add_granule<F, rows>(group, s + k, a.granule, a, column + k, [&](int i, int j, __m512 sum) {
-          if (!first) sum = _mm512_add_ps(sum, _mm512_load_ps(sums[i][j]));
-          if (!last) return _mm512_store_ps(sums[i][j], sum);
-          const __m512 of_row =
-              _mm512_permutexvar_ps(_mm512_add_epi32(lanes, set1(j)), _mm512_load_ps(scales));
-          const __m512 total = _mm512_fmadd_ps(sum, of_row, _mm512_load_ps(totals[i][j]));
-          _mm512_store_ps(totals[i][j], total);
-        });
+        add_granule<F, rows>(
+            group, s + k, a.granule, a, column + k, [&](int i, int j, __m512 sum, __m512 scale) {
+              sum = first ? _mm512_mul_ps(sum, scale)
+                          : _mm512_fmadd_ps(sum, scale, _mm512_load_ps(sums[i][j]));
+              if (!last) return _mm512_store_ps(sums[i][j], sum);
+              const __m512 of_row =
+                  _mm512_permutexvar_ps(_mm512_add_epi32(lanes, set1(j)), _mm512_load_ps(scales));
+              const __m512 total = _mm512_fmadd_ps(sum, of_row, _mm512_load_ps(totals[i][j]));
+              _mm512_store_ps(totals[i][j], total);
+            });
       }
     } else {
       F::template output_scales<Vector>(w, o, s, scales);
       for (int k = 0; k < depth; k += a.granule) {
         add_granule<F, rows>(group, s + k, min(a.granule, depth - k), a, column + k,
-                             [&](int i, int j, __m512 sum) {
-                               sum = _mm512_add_ps(sum, _mm512_load_ps(totals[i][j]));
-                               _mm512_store_ps(totals[i][j], sum);
+                             [&](int i, int j, __m512 sum, __m512 scale) {
+                               const __m512 before = _mm512_load_ps(totals[i][j]);
+                               _mm512_store_ps(totals[i][j], _mm512_fmadd_ps(sum, scale, before));
                              });
       }
     }
@@ -120,7 +125,7 @@ struct Avx512Vnni : Avx512Bytes {
   }
 
   // One granule of A, columns of its block from `column` on, times the weights' from s on:
-  // add(row, j, scaled sum).
+  // add(row, j, sum, scale).
   template <class F, int rows, class BlockOfA, class Add>
   static void add_granule(const std::byte* group, int s, int depth, const BlockOfA& a, int column,
                           Add add) {
@@ -142,7 +147,7 @@ struct Avx512Vnni : Avx512Bytes {
         if (k + h * kLanes >= depth) break;
         Bytes v[4];
         KT_UNROLL for (int j = 0; j < 4; ++j) {
-          v[j] = F::Block::template sixteen<Avx512Vnni>(codes[j], h);
+          v[j] = F::Block::template sixteen<VnniWith>(codes[j], h);
         }
         KT_UNROLL for (int i = 0; i < rows; ++i) {
           const Ints x = _mm512_broadcast_i32x4(_mm_loadu_si128(
@@ -153,9 +158,7 @@ struct Avx512Vnni : Avx512Bytes {
     }
     KT_UNROLL for (int i = 0; i < rows; ++i) {
       const __m512 factor = _mm512_set1_ps(scale[i]);
-      KT_UNROLL for (int j = 0; j < 4; ++j) {
-        add(i, j, _mm512_mul_ps(to_floats(acc[i][j]), factor));
-      }
+      KT_UNROLL for (int j = 0; j < 4; ++j) { add(i, j, to_floats(acc[i][j]), factor); }
     }
   }
 
@@ -171,10 +174,11 @@ struct Avx512Vnni : Avx512Bytes {
   }
 
   // Lanes are columns: a vector's four rows are interleaved in registers and serve all rows of A.
+  // `ahead`: what to fetch meanwhile, as many columns of as many rows.
   template <class F, int rows, class BlockOfA>
   static void direct_n(const Packed& w, int o, int vectors, int s, int depth, const BlockOfA& a,
-                       int column, float* c, int ldc) {
-    using Decoder = typename F::template Decoder<Avx512Vnni>;
+                       int column, const std::byte* ahead, float* c, int ldc) {
+    using Decoder = typename F::template Decoder<VnniWith>;
     Decoder decode[kPanelDepth / kLanes];
     for (int v = 0, made = -1; v < vectors;) {
       const int output = o + v * kLanes;
@@ -192,31 +196,37 @@ struct Avx512Vnni : Avx512Bytes {
                            : count == 2 ? direct_columns<F, rows, 2, BlockOfA>
                                         : direct_columns<F, rows, 1, BlockOfA>;
       for (int r = 0; r < depth; r += a.granule) {
+        const std::int64_t at = r / kLanes * F::Block::group_bytes(w.k) + v * F::Block::kSpan;
         direct(w, output, s + r, min(a.granule, depth - r), a, column + r, decode + r / kLanes,
-               c + v * kLanes, ldc);
+               ahead + at, c + v * kLanes, ldc);
       }
       v += count;
     }
   }
 
-  // The j-th four rows of `vectors` times 16 columns. Codes that need no table are interleaved as
-  // they are stored: one shuffle then serves both halves of a byte.
+  // The j-th four rows of `vectors` times 16 columns. Codes that need no table before are
+  // interleaved as they are stored: one shuffle then serves both halves of a byte.
   template <class F, int vectors, class Decoder>
   static void load_quads(const std::byte* group, int column, int j, const Decoder& decode,
                          Ints (&quads)[vectors]) {
     constexpr int kHalves = F::Block::kColumns / kLanes;
-    if constexpr (Decoder::kPlain && vectors % kHalves == 0) {
+    constexpr bool kInterleavesFirst = Decoder::kPlain || Quads::kLooksUpQuads;
+    if constexpr (kInterleavesFirst && vectors % kHalves == 0) {
       KT_UNROLL for (int v = 0; v < vectors; v += kHalves) {
         const std::byte* const block = F::Block::block(group, column + v * kLanes);
-        const Bytes codes = interleave(load_bytes(block + 64 * j));
+        const Bytes codes = Quads::interleave(load_bytes(block + 64 * j));
         KT_UNROLL for (int h = 0; h < kHalves; ++h) {
-          quads[v + h] = F::Block::template sixteen<Avx512Vnni>(codes, h);
+          quads[v + h] = decode.quads(F::Block::template sixteen<VnniWith>(codes, h), j);
         }
       }
     } else {
       KT_UNROLL for (int v = 0; v < vectors; ++v) {
-        const Bytes codes = F::Block::template load<Avx512Vnni>(group, column + v * kLanes, j);
-        quads[v] = interleave(decode(codes, j));
+        const Bytes codes = F::Block::template load<VnniWith>(group, column + v * kLanes, j);
+        if constexpr (kInterleavesFirst) {
+          quads[v] = decode.quads(Quads::interleave(codes), j);
+        } else {
+          quads[v] = Quads::interleave(decode(codes, j));
+        }
       }
     }
   }
@@ -224,8 +234,8 @@ struct Avx512Vnni : Avx512Bytes {
   // One granule of A.
   template <class F, int rows, int vectors, class BlockOfA>
   static void direct_columns(const Packed& w, int o, int s, int depth, const BlockOfA& a,
-                             int column, const typename F::template Decoder<Avx512Vnni>* decode,
-                             float* c, int ldc) {
+                             int column, const typename F::template Decoder<VnniWith>* decode,
+                             const std::byte* ahead, float* c, int ldc) {
     const std::int64_t bytes = F::Block::group_bytes(w.k);
     const float* const scale = a.scale + column / a.granule * rows;
     const std::int32_t* const start = a.start + column / a.granule * rows;
@@ -235,11 +245,9 @@ struct Avx512Vnni : Avx512Bytes {
     KT_UNROLL for (int i = 0; i < rows; ++i) {
       KT_UNROLL for (int v = 0; v < vectors; ++v) acc[i][v] = set1(start[i]);
     }
-    for (int r = 0; r < depth; r += kLanes, ++decode) {
+    for (int r = 0; r < depth; r += kLanes, ++decode, ahead += bytes) {
       const std::byte* const group = w.data + (s + r) / kLanes * bytes;
-      // The same columns of the rows that the next panel's depth has.
-      Vector::prefetch(F::Block::span(group + kPanelDepth / kLanes * bytes, o),
-                       vectors * F::Block::kSpan);
+      Vector::prefetch(ahead, vectors * F::Block::kSpan);
       KT_UNROLL for (int j = 0; j < 4; ++j) {
         Ints quads[vectors];
         load_quads<F>(group, o, j, *decode, quads);
@@ -256,12 +264,16 @@ struct Avx512Vnni : Avx512Bytes {
     }
   }
 
+  static Bytes lookup_quads(Bytes table, Bytes codes) { return Quads::lookup(table, codes); }
+
   static void add_scaled(Ints sum, float scale, const float* w_scale, float* c) {
     __m512 value = _mm512_cvtepi32_ps(sum);
     if (w_scale != nullptr) value = _mm512_mul_ps(value, _mm512_loadu_ps(w_scale));
     _mm512_storeu_ps(c, _mm512_fmadd_ps(value, _mm512_set1_ps(scale), _mm512_loadu_ps(c)));
   }
 };
+
+struct Avx512Vnni : VnniWith<Avx512Bytes> {};
 
 }  // namespace
 }  // namespace kt

@@ -33,6 +33,7 @@ constexpr Kernels make_kernels() {
   }
   table.gemm_rows[static_cast<int>(Axis::k)] = gemm<I, Unpacked, Axis::k, RowMajor>;
   table.gemm_rows[static_cast<int>(Axis::n)] = gemm<I, Unpacked, Axis::n, RowMajor>;
+  table.outer = outer<I>;
   table.swiglu = swiglu<I>;
   table.swiglu_backward = swiglu_backward<I>;
   table.scatter_add = scatter_add<I>;

@@ -5,6 +5,7 @@
 #include "ops/pack_a.h"
 
 #include "ops/gemm.h"
+#include "ops/outer.h"
 
 #include "ops/elementwise.h"
 #include "ops/swiglu.h"

@@ -9,15 +9,17 @@ namespace {
 // Few rows straight from the blocks, columns of A's block from `column` on.
 template <class T, class F, Axis axis, int rows = T::kDirectRows>
 void direct_integer(const Packed& w, int m, int o, int vectors, int s, int depth,
-                    const IntegerRows<T>& a, int column, float* c, int ldc) {
+                    const IntegerRows<T>& a, int column, const std::byte* ahead, float* c,
+                    int ldc) {
   if constexpr (rows > 0) {
     if (m < rows) {
-      return direct_integer<T, F, axis, rows - 1>(w, m, o, vectors, s, depth, a, column, c, ldc);
+      return direct_integer<T, F, axis, rows - 1>(w, m, o, vectors, s, depth, a, column, ahead, c,
+                                                  ldc);
     }
     if constexpr (axis == Axis::k) {
       T::template direct_k<F, rows>(w, o, s, depth, a, column, c, ldc);
     } else {
-      T::template direct_n<F, rows>(w, o, vectors, s, depth, a, column, c, ldc);
+      T::template direct_n<F, rows>(w, o, vectors, s, depth, a, column, ahead, c, ldc);
     }
   }
 }
@@ -47,15 +49,19 @@ template <class T>
   requires requires { typename T::Tiles; }
 struct IntegerTiles<T> : T::Tiles {};
 
-// Outputs [o, o + 16 * vectors), sums [s, s + depth): columns of A's block from `column` on. The
-// panel behind begins at `next`.
+// Outputs [o, o + 16 * vectors), sums [s, s + depth): columns of A's block from `column` on. What
+// to fetch meanwhile, as large a panel, begins at `next`.
 template <class T, class F, Axis axis>
 void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int depth, Corner next,
                       const IntegerRows<T>& a, int column, float* c, int ldc, Scratch& scratch,
                       IntegerTiles<T>& multiply_panel) {
   using I = typename T::Vector;
+  const std::int64_t group = F::Block::group_bytes(w.k);
+  const int row = axis == Axis::k ? next.output : next.sum;
+  const int from = axis == Axis::k ? next.sum : next.output;
+  const std::byte* const ahead = F::Block::span(w.data + row / kLanes * group, from);
   if (m <= T::kDirectRows) {
-    direct_integer<T, F, axis>(w, m, o, vectors, s, depth, a, column, c, ldc);
+    direct_integer<T, F, axis>(w, m, o, vectors, s, depth, a, column, ahead, c, ldc);
     return;
   }
   alignas(64) float scales[T::kVectors * kLanes];
@@ -66,7 +72,6 @@ void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int dep
     }
     w_scale = scales;
   }
-  const std::int64_t group = F::Block::group_bytes(w.k);
   auto* const panel = reinterpret_cast<typename T::Panel*>(scratch.panel);
   if constexpr (axis == Axis::k) {
     for (int v = 0; v < vectors; ++v) {
@@ -85,13 +90,10 @@ void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int dep
       }
     }
   }
-  const int row = axis == Axis::k ? next.output : next.sum;
-  const int from = axis == Axis::k ? next.sum : next.output;
   const int rows = axis == Axis::k ? vectors : div_up(depth, kLanes);
   const int columns = axis == Axis::k ? div_up(depth, kLanes) : vectors;
   multiply_panel(m, vectors, a, column, panel, depth, w_scale, c, ldc,
-                 {F::Block::span(w.data + row / kLanes * group, from), group, rows,
-                  columns * F::Block::kSpan});
+                 {ahead, group, rows, columns * F::Block::kSpan});
 }
 
 // What the products with w sum over, as the format stores it, and the columns of A that share a
@@ -123,6 +125,8 @@ void round_rows(const Rows& a, int m, const Packed& w, std::byte* out) {
   }
 }
 
+constexpr int kAheadColumns = 256;
+
 template <class I, class F, Axis axis>
 void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int terms, int out0,
                   int out1, Scratch& scratch) {
@@ -136,10 +140,15 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
       kABudget / (m * static_cast<int>(sizeof(typename T::A))) / kPanelDepth * kPanelDepth;
   const int depth = min(sum, axis == Axis::k ? max(kPanelDepth, fit) : kPanelDepth);
   // Few rows take the weights straight from memory: along k one group of rows, which is contiguous,
-  // all of it at once.
-  const bool one_group = m <= T::kDirectRows && axis == Axis::k;
-  const int step = one_group ? 1 : T::kVectors;
-  const int panel = one_group ? depth : F::template panel_depth<axis>(w[0]);
+  // all of it at once; along n 128 columns, which may share a scale.
+  const bool few = m <= T::kDirectRows;
+  const int step = !few ? T::kVectors : axis == Axis::k ? 1 : kPanelDepth / kLanes;
+  const int panel = few && axis == Axis::k ? depth : F::template panel_depth<axis>(w[0]);
+
+  // What is fetched ahead is the panel behind; of few rows, which take little time over a panel,
+  // one 256 columns on: 16 or 32 KiB.
+  const int width = round_up(out1 - out0, kLanes);
+  const int ahead = few ? min(width, kAheadColumns) : step * kLanes;
 
   IntegerTiles<T> multiply_panel;
   const IntegerRows<T> block(scratch.a, m, depth, granule_of<F, axis>(w[0], a.granule));
@@ -151,8 +160,8 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
         const int vectors = min(step, div_up(out1 - o, kLanes));
         for (int column = 0; column < length; column += panel) {
           Corner next{o, s0 + column + panel};
-          if (column + panel >= length) next = {o + step * kLanes, s0};
-          if (next.output >= out1) next = {out0, s0 + depth};
+          if (column + panel >= length) next = {o + ahead, s0};
+          if (next.output >= out1) next = {max(out0, next.output - width), s0 + depth};
           integer_multiply<T, F, axis>(w[t], m, o, vectors, s0 + column,
                                        min(panel, length - column), next, block, column,
                                        c[t] + (o - out0), ldc, scratch, multiply_panel);

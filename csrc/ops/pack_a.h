@@ -11,25 +11,9 @@ inline float act_at(const std::byte* p) {
   return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
 }
 
-// Low-rank factors, in fp32, transposed: columns of a stored row become a column of the block, one
-// element at a time. The operand of a weight gradient, small beside its product.
-template <class Store>
-void pack_a_transposed(const Rows& a, int m, int s0, int valid, int length, Store store) {
-  for (int s = 0; s < length; ++s) {
-    const auto* const row = s < valid ? reinterpret_cast<const float*>(a.row(s0 + s)) : nullptr;
-    const float scale = a.scale != nullptr && s < valid ? a.scale[s0 + s] : 1.0F;
-    for (int i = 0; i < m; ++i) store(i, s, row != nullptr ? scale * row[i] : 0.0F);
-  }
-}
-
 // For a tile whose operand is fp32.
 template <class I>
 void pack_a_float(const Rows& a, int m, int s0, int valid, int length, float* out, int lda) {
-  if (a.transposed) {
-    pack_a_transposed(a, m, s0, valid, length,
-                      [out, lda](int i, int s, float x) { out[i * lda + s] = x; });
-    return;
-  }
   for (int i = 0; i < m; ++i, out += lda) {
     int j = 0;
     if (a.dtype == DType::float32) {

@@ -52,7 +52,7 @@ void swiglu(const float* g, const float* u, int m, int n, act_t* gate, act_t* up
 // dG = dH U sig(G) (1 + G (1 - sig(G))), and dr = <dH', H>, since dr = <dOut, Y> and Y is linear
 // in H.
 template <class I>
-void swiglu_backward(const float* dh, const float* r, int m, int n, const act_t* gate,
+void swiglu_backward(const float* dh, int ldh, const float* r, int m, int n, const act_t* gate,
                      const act_t* up, act_t* dgate, act_t* dup, act_t* h, std::int64_t stride,
                      float* dr, std::int64_t dr_stride) {
   const auto one = I::set1(1.0F);
@@ -61,7 +61,7 @@ void swiglu_backward(const float* dh, const float* r, int m, int n, const act_t*
     const auto weight = I::set1(r[i]);
     for (int j = 0; j < n; j += I::kWidth) {
       const std::int64_t at = i * stride + j;
-      const auto d = I::load(dh + static_cast<std::int64_t>(i) * n + j);
+      const auto d = I::load(dh + static_cast<std::int64_t>(i) * ldh + j);
       const auto x = I::load(gate + at);
       const auto y = I::load(up + at);
       const auto sig = sigmoid<I>(x);

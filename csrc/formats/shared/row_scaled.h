@@ -90,6 +90,7 @@ struct RowScaled {
     Decoder() = default;
     Decoder(const Packed& /*w*/, int /*row*/, int /*column*/) {}
     typename T::Bytes operator()(typename T::Bytes codes, int /*part*/) const { return codes; }
+    typename T::Bytes quads(typename T::Bytes codes, int /*part*/) const { return codes; }
   };
 };
 
