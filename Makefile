@@ -2,12 +2,24 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: bench peers test lint build clean dev
+.PHONY: bench history spread peers test lint build clean dev
 
 bench: ## measure the quick preset on HEAD and the commit before, publish, print a table
 	@$(call need_python)
 	@$(PYTHON) -m tools.environment bench
 	@$(VENV_PYTHON) -m tools.bench
+
+history: REVISIONS ?= main
+history: ## measure the commits that have no results yet, newest first, and publish: REVISIONS=v1..main
+	@$(call need_python)
+	@$(PYTHON) -m tools.environment bench
+	@$(VENV_PYTHON) -m tools.measure quick $(REVISIONS)
+	@.venv/bin/asv publish
+
+spread: ## measure the quick preset ten times: how far each benchmark spreads, and what it can detect
+	@$(call need_python)
+	@$(PYTHON) -m tools.environment bench
+	@$(VENV_PYTHON) -m tools.spread
 
 peers: build ## measure this machine, our methods, PyTorch and kt-kernel: ARGS="--only S1", KT_PEER_PYTHON=...
 	@$(VENV_PYTHON) -m tools.peers $(ARGS)

@@ -131,3 +131,12 @@ def test_dots_that_moved_are_marked(values, states):
         :1
     ]
     assert methods.moved(one) == states
+
+
+def test_a_level_that_was_left_again_is_marked_and_blames_nobody():
+    html = make_page([make_row("track_output", [1.7] * 4 + [1.9] * 3 + [1.7] * 3)])
+    assert "<h1>Fine: all 1 rows</h1>" in html
+    assert (html.count('class="dot worse"'), html.count('class="dot better"')) == (1, 1)
+    moved = html[html.index("What moved") : html.index("</section>", html.index("What moved"))]
+    assert "subject &lt;7&gt;" in moved
+    assert "subject &lt;4&gt;" not in moved

@@ -31,7 +31,8 @@ def make(clone, target, **environment):
     return subprocess.run(
         ["make", target],
         cwd=clone,
-        env={**inherited, "HOME": str(clone.parent), **environment},
+        # TMPDIR: the lock of what measures is its own, apart from this machine's.
+        env={**inherited, "HOME": str(clone.parent), "TMPDIR": str(clone.parent), **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -9,6 +9,7 @@ import torch
 from benchmarks import inputs, presets
 from benchmarks.case import Case, native
 from benchmarks.roofline import PASSES
+from tools import lock
 from tools.peers import __main__ as peers
 from tools.peers import cells, decode, overhead, routing, sweep, threads, turns
 from tools.peers.kt_kernel_peer import KtKernel, PeerError
@@ -18,8 +19,9 @@ TINY = presets.Preset(experts=3, hidden=256, intermediate=128, top_k=2, tokens=6
 
 
 @pytest.fixture
-def tiny(monkeypatch):
+def tiny(monkeypatch, tmp_path):
     """All parts on the tiny layer, without pauses, the limits measured in a moment."""
+    monkeypatch.setattr(lock, "path", lambda: tmp_path / "lock")
     monkeypatch.setitem(presets.PRESETS, "tiny", TINY)
     monkeypatch.setattr(inputs, "RING", 4093)  # to draw millions of weights takes its time
     for module in (cells, decode, routing, threads):

@@ -53,7 +53,8 @@ def test_what_is_worse_stays_so_until_it_is_undone():
     assert (found.cause.at, found.cause.since, found.cause.before) == (4, 3, 1.0)
     undone = judged([1.0] * 4 + [1.3] * 3 + [1.0])
     assert undone.verdict.state == verdict.FINE
-    assert [(move.at, move.change < 0) for move in undone.moves] == [(7, True)]
+    assert [(move.at, move.stands) for move in undone.moves] == [(4, False), (7, True)]
+    assert undone.cause is None
 
 
 def test_a_commit_without_a_value_between_is_no_move():

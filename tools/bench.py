@@ -15,7 +15,7 @@ from asv.config import Config
 from asv.machine import Machine, MachineCollection
 
 from benchmarks.presets import QUICK
-from tools import history, results_table
+from tools import asv_plugin, history, results_table
 
 ROOT = Path(__file__).resolve().parent.parent
 ASV = [sys.executable, "-m", "asv"]
@@ -92,6 +92,7 @@ def describe(commit):
 def main():
     """Measure, publish and print, as the module says."""
     os.chdir(ROOT)  # asv reads asv.conf.json and the folders in it from here
+    asv_plugin.install()
     config = Config.load()
     head, before = commits()
     check_writable(ROOT / config.results_dir)

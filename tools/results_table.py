@@ -30,7 +30,8 @@ def make_rows(benchmarks, current, before):
         _, suite, metric = name.rsplit(".", 2)
         choices = list(itertools.product(*benchmark["params"]))
         now, then = measured(current, benchmark), measured(before, benchmark)
-        for index in benchmarks.benchmark_selection[name]:
+        selected = benchmarks.benchmark_selection[name]  # None of one without parameters
+        for index in [0] if selected is None else selected:
             named = dict(zip(benchmark["param_names"], choices[index], strict=True))
             named = {key: value.strip("'") for key, value in named.items()}  # asv keeps the repr
             rows.append(

@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
+from tools.change_points import Move, moves
+from tools.changes import difference, threshold
+
 FINE, WORSE, UNDECIDED, NOT_MEASURED = "fine", "worse", "undecided", "not measured"
 
-# The change that counts: of errors and bytes, which no noise touches, of overheads (in their own
-# unit), and of times and their ratios.
-EXACT_CHANGE, DIFFERENCE, TIME_CHANGE = 0.01, 1.0, 0.10
 PAIRS = 20  # of neighbours in the history, at most: noise is that of the present
 FEWEST_PAIRS = 3  # below, a row borrows the pairs of its benchmark's other rows
 # Of normal noise: the change that one pair in a hundred passes, over the pairs' median change.
@@ -34,28 +34,10 @@ class Verdict:
     floor: float | None = None  # the change that noise alone passes once in a hundred; 0: exact
 
 
-@dataclass(frozen=True)
-class Move:
-    """A change of a row's level that still stands."""
-
-    at: int  # the first commit (a place in the history) that has the new level
-    since: int  # the last measured commit that had the old one
-    before: float
-    after: float
-    change: float
-
-
 def changes(row):
     """Between neighbours that both have a value."""
     values = [value for _, value in row.numbers][-PAIRS - 1 :]
     return [difference(row, before, after) for before, after in itertools.pairwise(values)]
-
-
-def difference(row, before, after):
-    """The change from one value to the next, as the row is compared."""
-    if row.by_difference:
-        return after - before
-    return after / before - 1 if before else math.copysign(math.inf, after) if after else 0.0
 
 
 def floors(rows):
@@ -81,13 +63,6 @@ def floor_of(row, pooled):
         low, high = newest.interval
         found.append(high - low if row.by_difference else (high - low) / newest.value)
     return max(found, default=None)
-
-
-def threshold(row):
-    """The change that counts."""
-    if row.by_difference:
-        return DIFFERENCE
-    return EXACT_CHANGE if row.unit in ("%", "bytes") else TIME_CHANGE
 
 
 def best_level(values, exact):
@@ -125,42 +100,6 @@ def judge(row, floor, ceiling=None):
     return Verdict(FINE, "", change, floor)
 
 
-def moves(row, floor):
-    """The Moves of a row whose noise floor is known, oldest first.
-
-    A level is a value, or the median of up to three where there is noise; then one value alone is
-    no level. A move stands while the newest level is on its side of the old one.
-    """
-    if floor is None:
-        return []
-    places, values = [i for i, _ in row.numbers], [value for _, value in row.numbers]
-    width, least = (1, 1) if floor == 0 else (LEVEL, 2)
-    limit = max(threshold(row), floor)
-    found = []
-    for i in range(1, len(values)):
-        old, new = values[max(0, i - width) : i], values[i : i + width]
-        if min(len(old), len(new)) < least:
-            continue
-        change = difference(row, median(old), median(new))
-        step = difference(row, values[i - 1], values[i])
-        stands = difference(row, median(old), median(values[-width:]))
-        if abs(change) > limit and min(step * change, stands * change) > 0 and abs(stands) > limit:
-            found.append(Move(places[i], places[i - 1], median(old), median(new), change))
-    return largest_of_neighbours(found, width)
-
-
-def largest_of_neighbours(found, width):
-    """One step is seen from several places: the place with the largest change is where it is."""
-    kept = []
-    for move in found:
-        if kept and move.at - kept[-1].at < width and (move.change > 0) == (kept[-1].change > 0):
-            if abs(move.change) > abs(kept[-1].change):
-                kept[-1] = move
-        else:
-            kept.append(move)
-    return kept
-
-
 @dataclass(frozen=True)
 class Judged:
     """A row with all that is said of it."""
@@ -172,7 +111,7 @@ class Judged:
     @property
     def cause(self):
         """The largest Move for the worse, or None: it crept, or was never better."""
-        worse = [move for move in self.moves if move.change > 0]
+        worse = [move for move in self.moves if move.stands and move.change > 0]
         return max(worse, key=lambda move: move.change, default=None)
 
 

@@ -124,7 +124,7 @@ def what_moved(judged, history, site, machine):
             (one, move)
             for one in judged
             if one.verdict.state != verdict.WORSE
-            for move in one.moves[-1:]
+            for move in [move for move in one.moves if move.stands][-1:]
             if move.change < 0
         ),
         key=lambda pair: (-pair[1].at, pair[1].change),

@@ -23,7 +23,7 @@ def value(number, unit):
 
 
 def change(fraction, row):
-    """A change as verdict.difference gives it."""
+    """A change as changes.difference gives it."""
     if row.by_difference:
         return f"{fraction:+.2g} {row.unit}"
     percent = 100 * fraction

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from tools import files
+from tools import files, lock
 from tools.bench import check_writable
 
 from . import cells, decode, loop, overhead, picture, routing, sweep, table, threads
@@ -119,9 +119,10 @@ def main(arguments: list[str] | None = None, rounds: int = ROUNDS) -> None:
         results["notes"].append(line)
     elif set(options.only) & set(cells.SHAPES):
         results["notes"].append(NO_KT)
-    for part in options.only:
-        measure(part, results, rounds, start_kt)
-        write_results(path, results)  # after each part: what a long run has is not lost
+    with lock.measuring("make peers"):
+        for part in options.only:
+            measure(part, results, rounds, start_kt)
+            write_results(path, results)  # after each part: what a long run has is not lost
     print(report(results))
     print("\n".join([f"results: {path}", *draw(results, options.pictures)]))
 

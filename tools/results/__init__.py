@@ -1,0 +1,1 @@
+"""Results of several machines in one place: merged by file, kept on a branch."""
