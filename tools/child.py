@@ -17,10 +17,12 @@ class ChildEndedError(ChildError):
 class Child:
     """A process that runs `python *arguments FD *more`, FD being its end of the socket. Close it.
 
-    What it prints is thrown away, but for its last line of stderr where it ends early.
+    What it prints is thrown away, but for its last line of stderr where it ends early. It is ended
+    when it lets one wait longer than `patience` seconds; None: for ever.
     """
 
-    def __init__(self, python, arguments, more=(), environment=None, cwd=None):
+    def __init__(self, python, arguments, more=(), environment=None, cwd=None, patience=None):
+        self._patience = patience
         ours, theirs = socket.socketpair()
         self._told = tempfile.TemporaryFile()  # noqa: SIM115  (as long as the process)
         try:
@@ -50,6 +52,9 @@ class Child:
         """Its answer; ChildError where that is an exception, or where the process has ended."""
         try:
             self._connection.send(request)
+            if not self._connection.poll(self._patience):
+                self._process.kill()
+                raise ChildEndedError(f"no answer within {self._patience} s")
             reply = self._connection.recv()
         except (EOFError, OSError):
             code = self._process.wait()

@@ -14,6 +14,10 @@ FINE, WORSE, UNDECIDED, NOT_MEASURED = "fine", "worse", "undecided", "not measur
 # The change that counts: of errors and bytes, which no noise touches, of overheads (in their own
 # unit), and of times and their ratios.
 EXACT_CHANGE, DIFFERENCE, TIME_CHANGE = 0.01, 1.0, 0.10
+# Of what tools/review measures: instructions, and times of two commits that took turns, which are
+# less noisy than those of a history. A time that grew by less than the floor, in seconds, did not:
+# it is what the Python class may cost.
+INSTRUCTIONS_CHANGE, TURNS_CHANGE, TURNS_FLOOR = 0.005, 0.05, 20e-6
 PAIRS = 20  # of neighbours in the history, at most: noise is that of the present
 FEWEST_PAIRS = 3  # below, a row borrows the pairs of its benchmark's other rows
 # Of normal noise: the change that one pair in a hundred passes, over the pairs' median change.
@@ -87,6 +91,8 @@ def threshold(row):
     """The change that counts."""
     if row.by_difference:
         return DIFFERENCE
+    if row.unit == "instructions":
+        return INSTRUCTIONS_CHANGE
     return EXACT_CHANGE if row.unit in ("%", "bytes") else TIME_CHANGE
 
 
