@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from asv.machine import Machine
 
@@ -29,10 +28,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m tools.review", description=__doc__)
     parser.add_argument("base", metavar="BASE", help="the commit that HEAD is held against")
-    parser.add_argument(
-        "--only", metavar="REGEX", type=re.compile, help="rows whose name it matches"
-    )
+    parser.add_argument("--only", metavar="REGEX", type=pattern, help="rows whose name it matches")
     return parser.parse_args(arguments)
+
+
+def pattern(text: str) -> re.Pattern:
+    """A regular expression, as an option takes it."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"got {text!r}, {error}") from None
 
 
 def chosen(only: re.Pattern | None) -> list[Name]:

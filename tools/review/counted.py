@@ -62,14 +62,17 @@ class Layer:
         return self.ext.Tensor("tensor", ctypes.addressof(buffer), dtype, shape)
 
     def count_load(self):
+        """Rounding and packing of all experts, and the adapters."""
         for slot, weights in enumerate(self.weights):
             self.layer.load_expert(slot, *weights)
         self.layer.set_lora(self.lora)
 
     def count_forward(self):
+        """As inference calls it."""
         self.layer.forward(self.x, self.ids, self.routing, self.output, False, None)
 
     def count_training_step(self):
+        """Forward, backward, new adapters."""
         ticket = self.layer.forward(self.x, self.ids, self.routing, self.output, True, None)
         self.layer.backward(ticket, self.grad_output, self.grad_input, self.gradients, None)
         self.layer.set_lora(self.lora)

@@ -1,4 +1,4 @@
-"""What one or two looks at a row's times say: slower is only what two looks, both sure, agree on."""
+"""What looks at a row's times say: slower is only what two of them, both sure, agree on."""
 
 import math
 
@@ -41,7 +41,7 @@ def still(timed: Timed) -> bool:
     if timed.missing != (None, None):
         return False
     _, low, high = interval(timed.changes)
-    return -LIMIT < low and high < LIMIT
+    return low > -LIMIT and high < LIMIT
 
 
 def glance(timed: Timed, machine_still: bool) -> Verdict:

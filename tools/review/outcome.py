@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Outcome:
-    """A value; None where it failed, NaN where this commit lacks what is measured: `why` says it."""
+    """A value; None where it failed, NaN where the commit lacks what is measured; and why."""
 
     value: float | None
     why: str = ""

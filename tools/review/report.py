@@ -1,4 +1,4 @@
-"""The review as Markdown: the verdict in one sentence, then a table for each section, worst first."""
+"""The review as Markdown: the verdict in one sentence, then each section's table, worst first."""
 
 from collections import Counter
 from dataclasses import dataclass

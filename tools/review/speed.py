@@ -24,8 +24,8 @@ ROUNDS = 12
 SECONDS = 0.1  # of one side's turn in a round
 PATIENCE = 120  # seconds for an answer: the first loads a layer
 TURNS = (0, 1, 1, 0)  # base, head, head, base
-# PyTorch's threads go to sleep as soon as an operator ends: those of one side, and of the yardstick,
-# would otherwise look for work on the cores of who is timed next.
+# PyTorch's threads go to sleep when an operator ends. Those of the yardstick, and of the other
+# side, would otherwise look for work on the cores of who is timed next.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
@@ -38,13 +38,16 @@ class Timed:
     seconds: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     missing: tuple[Outcome | None, Outcome | None] = (None, None)  # why a side has no times
 
-    def add(self, turns: list[tuple[float, float]]) -> None:
-        """A round: (seconds, the yardstick's seconds) in the order of TURNS."""
+    def add(self, turns: list[tuple[float, float] | None]) -> None:
+        """A round: (seconds, the yardstick's seconds) in the order of TURNS; None: no time."""
         sides: tuple[list[float], list[float]] = [], []
-        for side, (seconds, yardstick) in zip(TURNS, turns, strict=True):
-            sides[side].append(math.log(seconds / yardstick))
-            self.seconds[side].append(seconds)
-        self.changes.append((sum(sides[1]) - sum(sides[0])) / len(sides[0]))
+        for side, turn in zip(TURNS, turns, strict=True):
+            if turn is not None:
+                seconds, yardstick = turn
+                sides[side].append(math.log(seconds / yardstick))
+                self.seconds[side].append(seconds)
+        if None not in turns:
+            self.changes.append((sum(sides[1]) - sum(sides[0])) / len(sides[0]))
 
     def outcome(self, side: int) -> Outcome:
         """Median seconds, or why there are none."""
@@ -89,7 +92,7 @@ def start(build: Build, scratch: str) -> Child:
 
 def measure(workers: list[Child], name: Name, timed: Timed) -> None:
     """A round of one row. Without one side's time it is the last."""
-    answers: list = [None, None, None, None]
+    answers: list[tuple[float, float] | None] = [None] * len(TURNS)
     missing: list[Outcome | None] = [None, None]
     for turn, side in enumerate(TURNS):
         if missing[side] is None:
@@ -101,7 +104,5 @@ def measure(workers: list[Child], name: Name, timed: Timed) -> None:
                 missing[side] = failed(f"no benchmark runs: {error}")
             except ChildError as error:
                 missing[side] = failed(str(error))
-    if missing == [None, None]:
-        timed.add(answers)
-    else:
-        timed.missing = (missing[0], missing[1])
+    timed.add(answers)
+    timed.missing = (missing[0], missing[1])

@@ -67,7 +67,7 @@ class Speed:
         self.presets = {}
 
     def time(self, metric, method, preset, seconds):
-        """Median seconds of a call and of the yardstick; None where this commit lacks the method."""
+        """Median seconds of a call and of the yardstick; None where the commit lacks the method."""
         layers = self.presets.setdefault(preset, Preset(preset))
         try:
             function = layers.function(metric, method)

@@ -34,11 +34,11 @@ def check_package(package):
 class Suites:
     """All rows of all suites, by name, and a folder for the rows that share a setup_cache."""
 
-    def __init__(self, scratch):
+    def __init__(self, root, scratch):
         self.scratch = scratch
         self.rows = {}
         self.folders = {}
-        for benchmark in disc_benchmarks(str(ROOT / "benchmarks")):
+        for benchmark in disc_benchmarks(str(root)):
             for index, choice in enumerate(itertools.product(*benchmark.params)):
                 self.rows[f"{benchmark.name}({', '.join(choice)})"] = benchmark, index
 
@@ -97,7 +97,7 @@ def main():
     connection = Connection(int(sys.argv[1]))
     check_package(sys.argv[2])
     with tempfile.TemporaryDirectory() as scratch:
-        serve(connection, Suites(scratch).run)
+        serve(connection, Suites(ROOT / "benchmarks", scratch).run)
 
 
 if __name__ == "__main__":
