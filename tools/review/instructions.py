@@ -72,8 +72,9 @@ def count(build: Build, layers: list[dict], scratch: Path) -> dict[str, Outcome]
         command, cwd=scratch, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return failed(f"counting failed: {lines[-1] if lines else done.returncode}")
+        # valgrind's own lines begin with its process number: ==123==
+        said = [line for line in done.stderr.splitlines() if line and not line.startswith("==")]
+        return failed(f"counting failed: {said[-1] if said else done.returncode}")
     counts = {int(path.suffix[1:]): total(path) for path in scratch.glob("counts.*")}
     found = {}
     for row, answer in json.loads(answers.read_text()).items():

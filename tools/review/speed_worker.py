@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from benchmarks.case import Case
+from benchmarks.case import Case, methods
 from benchmarks.timing import interleave
 from benchmarks.training_step import step
 from tools.child import serve
@@ -43,7 +43,9 @@ class Preset:
         self.cases = {}
 
     def case(self, method):
-        """The method's loaded layer."""
+        """The method's loaded layer; NotImplementedError where this commit lacks it."""
+        if method not in methods():
+            raise NotImplementedError(method)
         if self.first is None:
             self.first = Case(method, self.preset)
             gate, _, down = self.first.weights
