@@ -19,19 +19,27 @@ name = "kt-kernel-sft"
 version = "1"
 [tool.setuptools]
 packages = ["kt_kernel"]
+package-data = { kt_kernel = ["*.so"] }
+"""
+SETUP = """
+from pathlib import Path
+from setuptools import setup
+Path("kt_kernel/kt_kernel_ext.so").write_text(Path("csrc/ext.cpp").read_text())
+setup()
 """
 
 
 class Repository:
-    """A package of one file, without an extension."""
+    """A package of one file, and an extension that is its source."""
 
     def __init__(self, folder):
         self.folder = folder
         folder.mkdir()
         self.git("init", "-q", "-b", "main")
-        self.first = self.commit(
-            "kt_kernel/__init__.py", "VALUE = 1\n", ("pyproject.toml", PROJECT)
-        )
+        self.write("pyproject.toml", PROJECT)
+        self.write("setup.py", SETUP)
+        self.write("csrc/ext.cpp", "1")
+        self.first = self.commit("kt_kernel/__init__.py", "VALUE = 1\n")
 
     def git(self, *arguments):
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments]
@@ -39,10 +47,12 @@ class Repository:
             command, cwd=self.folder, check=True, capture_output=True, text=True
         ).stdout.strip()
 
-    def commit(self, path, text, *more):
-        for name, content in ((path, text), *more):
-            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / name).write_text(content)
+    def write(self, path, text):
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / path).write_text(text)
+
+    def commit(self, path, text):
+        self.write(path, text)
         self.git("add", "-A")
         self.git("commit", "-q", "-m", path)
         return self.git("rev-parse", "HEAD")
@@ -56,12 +66,18 @@ def repository(tmp_path):
 def test_a_commit_is_built_once_for_all_that_has_its_sources(repository, tmp_path, monkeypatch):
     repo, cache = repository.folder, tmp_path / "cache"
     first = builds.build(repo, repository.first, cache)
-    assert (first.package / "kt_kernel" / "__init__.py").read_text() == "VALUE = 1\n"
+    assert first.extension.read_text() == "1"
+    assert not list(tmp_path.rglob("*.whl"))
     docs = repository.commit("docs/new.md", "new")
-    sources = repository.commit("csrc/new.cpp", "new")
-    monkeypatch.setattr(builds, "make", lambda *arguments: pytest.fail("built again"))
-    assert builds.build(repo, docs, cache).package == first.package
-    assert builds.key(repo, sources) != builds.key(repo, docs)
+    python = repository.commit("kt_kernel/__init__.py", "VALUE = 2\n")
+    sources = repository.commit("csrc/ext.cpp", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(builds, "make_extension", lambda *_: pytest.fail("built again"))
+        assert builds.build(repo, docs, cache).package == first.package
+        second = builds.build(repo, python, cache)
+    assert second.extension.read_text() == "1"
+    assert second.package != first.package
+    assert builds.build(repo, sources, cache).extension.read_text() == "2"
     monkeypatch.setenv("CXXFLAGS", "-O1")
     assert builds.key(repo, docs) != first.package.parent.name
 
@@ -82,10 +98,17 @@ def test_a_commit_that_is_none(repository, tmp_path):
         builds.build(repository.folder, "nowhere", tmp_path / "cache")
 
 
+def test_a_wheel_without_an_extension(repository, tmp_path):
+    plain = repository.commit("setup.py", "from setuptools import setup\nsetup()\n")
+    with pytest.raises(builds.BuildError, match="has 0 extensions, wanted one"):
+        builds.build(repository.folder, plain, tmp_path / "cache")
+
+
 def test_what_a_python_of_a_build_imports(repository, tmp_path):
     changed = repository.commit("kt_kernel/__init__.py", "VALUE = 2\n")
     for commit, value in ((repository.first, "1"), (changed, "2")):
         build = builds.build(repository.folder, commit, tmp_path / "cache")
+        assert build.package.parent.parent == tmp_path / "cache"
         code = "import kt_kernel, benchmarks; print(kt_kernel.VALUE, benchmarks.__file__)"
         done = subprocess.run(
             [sys.executable, "-P", "-c", code],

@@ -18,7 +18,7 @@ FIRST, SECOND = "track_output AMXINT8_SFT S1", "track_output AMXINT4_SFT S1"
 
 @pytest.fixture
 def tree(tmp_path):
-    for name in ("csrc", "benchmarks"):
+    for name in ("csrc", "benchmarks", "kt_kernel"):
         shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 

@@ -1,7 +1,8 @@
-"""Builds a commit into a folder of its own, once: `folder/package` goes on PYTHONPATH.
+"""Builds a commit into a folder of its own, once: `folder` goes on PYTHONPATH.
 
-The same virtual environment serves every build: its pinned tools build, its PyTorch runs. A folder
-is named by all that the build depends on, so that commits which differ in other things share one.
+The same virtual environment serves every build: its pinned tools build, its PyTorch runs. The
+extension is named by all that it is built from, so that commits which differ in other things share
+it; beside it lies each commit's Python part.
 """
 
 import hashlib
@@ -10,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +20,7 @@ from pathlib import Path
 from tools.build import SOURCES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-INPUTS = [*SOURCES, "kt_kernel", "README.md", "LICENSE"]  # the last two are in a wheel's metadata
+EXTENSION = "kt_kernel/kt_kernel_ext"
 FLAGS = ("CXX", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CMAKE_ARGS")  # that CMake or setup.py reads
 TOOLS = ("setuptools", "cmake", "ninja", "pybind11")
 
@@ -36,7 +39,7 @@ class Build:
     @property
     def extension(self) -> Path:
         """The native extension."""
-        (path,) = self.package.glob("kt_kernel/kt_kernel_ext*.so")
+        (path,) = self.package.glob(f"{EXTENSION}*.so")
         return path
 
     def environment(self) -> dict[str, str]:
@@ -54,11 +57,11 @@ def git(repo: Path, *arguments: str) -> str:
 
 
 def key(repo: Path, commit: str) -> str:
-    """What identifies the build: the sources, the compiler, its flags, the tools and Python."""
+    """What identifies the extension: the sources, the compiler, its flags, the tools and Python."""
     compiler = [os.environ.get("CXX", "c++"), "--version"]
     told = subprocess.run(compiler, capture_output=True, text=True, check=False).stdout
     parts = [
-        git(repo, "ls-tree", commit, *INPUTS),
+        git(repo, "ls-tree", commit, *SOURCES),
         told,
         sys.version,
         *(f"{name}={os.environ.get(name, '')}" for name in FLAGS),
@@ -69,38 +72,62 @@ def key(repo: Path, commit: str) -> str:
 
 def build(repo: Path, commit: str, cache: Path) -> Build:
     """The commit's Build, made if it is not in the cache; BuildError where that fails."""
-    folder = cache / key(repo, commit)
+    extension = cache / key(repo, commit)
+    whole(extension, lambda scratch: make_extension(repo, commit, scratch))
+    package = extension / git(repo, "rev-parse", f"{commit}:kt_kernel")
+    whole(package, lambda scratch: make_package(repo, commit, extension, scratch))
+    return Build(commit, package)
+
+
+def whole(folder: Path, make: Callable[[Path], Path]) -> None:
+    """Have the folder made where it is missing: whole or not at all."""
     if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix="new-") as scratch:
-            done = make(repo, commit, Path(scratch))
-            # Whole or not at all: what was interrupted is built again.
-            done.rename(folder)
-    return Build(commit, folder / "package")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as scratch:
+            make(Path(scratch)).rename(folder)
 
 
-def make(repo: Path, commit: str, scratch: Path) -> Path:
-    """A folder in `scratch` with the package."""
-    source, wheels, done = scratch / "source", scratch / "wheels", scratch / "done"
-    source.mkdir()
-    archive = subprocess.Popen(["git", "archive", commit], cwd=repo, stdout=subprocess.PIPE)
-    subprocess.run(["tar", "x", "-C", source], stdin=archive.stdout, check=True)
-    if archive.wait():
+def unpack(repo: Path, commit: str, into: Path, *paths: str) -> None:
+    """The commit's files, or those of some of its paths."""
+    into.mkdir()
+    with subprocess.Popen(
+        ["git", "archive", commit, *paths], cwd=repo, stdout=subprocess.PIPE
+    ) as archive:
+        subprocess.run(["tar", "x", "-C", into], stdin=archive.stdout, check=True)
+    if archive.returncode:
         raise BuildError(f"git archive {commit} failed")
+
+
+def make_extension(repo: Path, commit: str, scratch: Path) -> Path:
+    """A folder with the extension, out of a wheel."""
+    source, wheels, done = scratch / "source", scratch / "wheels", scratch / "done"
+    unpack(repo, commit, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    wheel = [*pip, "wheel", "-v", "--no-deps", "--no-build-isolation", "-w", wheels, source]
-    run(wheel, f"building {commit[:10]} failed", scratch)
-    install = [*pip, "install", "--no-deps", "--target", done / "package", *wheels.glob("*.whl")]
-    run(install, f"unpacking the wheel of {commit[:10]} failed", scratch)
-    shutil.rmtree(source)
+    command = [*pip, "wheel", "-v", "--no-deps", "--no-build-isolation", "-w", wheels, source]
+    run(command, f"building {commit[:10]} failed", source)
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        names = [name for name in file.namelist() if name.startswith(EXTENSION)]
+        if len(names) != 1:
+            raise BuildError(f"the wheel of {commit[:10]} has {len(names)} extensions, wanted one")
+        file.extract(names[0], done)
     return done
 
 
-def run(command: list, failed: str, cwd: Path) -> None:
-    """A step of the build; BuildError with the lines that say what was wrong."""
+def make_package(repo: Path, commit: str, extension: Path, scratch: Path) -> Path:
+    """The commit's Python files with the extension among them."""
+    package = scratch / "package"
+    unpack(repo, commit, package, "kt_kernel")
+    (built,) = extension.glob(f"{EXTENSION}*.so")
+    shutil.copy(built, package / "kt_kernel")
+    return package
+
+
+def run(command: list, failed: str, source: Path) -> None:
+    """A step of the build; BuildError with the lines that say what was wrong in the sources."""
     done = subprocess.run(
         command,
-        cwd=cwd,
+        cwd=source.parent,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -109,6 +136,7 @@ def run(command: list, failed: str, cwd: Path) -> None:
         check=False,
     )
     if done.returncode:
-        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+        said = done.stdout.replace(f"{source}/", "")
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
         errors = [line for line in lines if "error:" in line.lower()]
         raise BuildError("\n".join([failed, *(errors or lines[-5:])[:5]]))
