@@ -1,8 +1,9 @@
 # Each target sets up what it needs, once. The work is done by tools/*.py.
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
+BASE ?= main
 
-.PHONY: bench history spread peers test lint build clean dev
+.PHONY: bench compare history spread peers test lint build clean dev
 
 bench: ## measure the quick preset on HEAD and the commit before, publish, print a table
 	@$(call need_python)
@@ -23,6 +24,9 @@ spread: ## measure the quick preset ten times: how far each benchmark spreads, a
 
 peers: build ## measure this machine, our methods, PyTorch and kt-kernel: ARGS="--only S1", KT_PEER_PYTHON=...
 	@$(VENV_PYTHON) -m tools.peers $(ARGS)
+
+compare: dev ## review HEAD against another commit, BASE=main; docs/review.md has the exit codes
+	@$(VENV_PYTHON) -m tools.review $(BASE)
 
 test: build ## run every test
 	@$(VENV_PYTHON) -m pytest

@@ -154,7 +154,7 @@ def test_its_process_answers_and_survives_what_it_cannot_do(tmp_path):
         with pytest.raises(PeerError, match="3 experts are too many"):
             kt.load(BF16, TINY, 1)
         assert kt.about()["version"] == "1.2"
-        kt._process.kill()
+        kt._child._process.kill()
         with pytest.raises(PeerError, match="does not run: it ended with exit code -9"):
             kt.output(torch.empty(0))
     finally:

@@ -5,6 +5,10 @@ import math
 # The change that counts: of errors and bytes, which no noise touches, of overheads (in their own
 # unit), and of times and their ratios.
 EXACT_CHANGE, DIFFERENCE, TIME_CHANGE = 0.01, 1.0, 0.10
+# Of what tools/review measures: instructions, and times of two commits that took turns, which are
+# less noisy than those of a history. A time that grew by less than the floor, in seconds, did not:
+# it is what the Python class may cost.
+INSTRUCTIONS_CHANGE, TURNS_CHANGE, TURNS_FLOOR = 0.005, 0.05, 20e-6
 
 # A noise floor is the change between two values that noise alone passes once in a hundred times;
 # over the standard deviation of one.
@@ -22,4 +26,6 @@ def threshold(row):
     """The change that counts."""
     if row.by_difference:
         return DIFFERENCE
+    if row.unit == "instructions":
+        return INSTRUCTIONS_CHANGE
     return EXACT_CHANGE if row.unit in ("%", "bytes") else TIME_CHANGE

@@ -1,13 +1,11 @@
 """kt-kernel in a process of its own, asked for one pass at a time."""
 
-import socket
-import subprocess
-import tempfile
 from dataclasses import asdict
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+
+from tools.child import Child, ChildEndedError, ChildError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVER = Path(__file__).with_name("kt_server.py")
@@ -23,43 +21,22 @@ class KtKernel:
     def __init__(self, python: str, environment: dict[str, str]) -> None:
         # PYTHONPATH may lead to our kt_kernel_ext, whose name is that of its extension.
         environment = {k: v for k, v in environment.items() if k != "PYTHONPATH"}
-        ours, theirs = socket.socketpair()
-        self._told = tempfile.TemporaryFile()  # noqa: SIM115  (as long as the process)
         try:
-            self._process = subprocess.Popen(
-                [python, str(SERVER), str(theirs.fileno()), str(ROOT)],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # it greets and says goodbye
-                stderr=self._told,
-            )
-        except OSError as error:
-            ours.close()
-            raise PeerError(f"cannot start kt-kernel's Python {python}: {error.strerror}") from None
-        finally:
-            theirs.close()
-        self._connection = Connection(ours.detach())
+            self._child = Child(python, [str(SERVER)], [str(ROOT)], environment)
+        except ChildEndedError as error:
+            raise PeerError(f"kt-kernel does not run: {error}") from None
 
     def close(self) -> None:
-        """End the process, which answers until its socket is closed."""
-        self._connection.close()
-        self._process.wait()
-        self._told.close()
+        """End the process."""
+        self._child.close()
 
     def _ask(self, *request):
         try:
-            self._connection.send(request)
-            reply = self._connection.recv()
-        except (EOFError, OSError):
-            code = self._process.wait()
-            self._told.seek(0)
-            lines = self._told.read().decode(errors="replace").strip().splitlines()
-            why = lines[-1] if lines else f"it ended with exit code {code}"
-            raise PeerError(f"kt-kernel does not run: {why}") from None
-        if isinstance(reply, Exception):
-            raise PeerError(f"kt-kernel: {reply}")
-        return reply
+            return self._child.ask(*request)
+        except ChildEndedError as error:
+            raise PeerError(f"kt-kernel does not run: {error}") from None
+        except ChildError as error:
+            raise PeerError(f"kt-kernel: {error}") from None
 
     def about(self) -> dict:
         """Its version and which build it takes for this CPU; PeerError where it cannot run."""

@@ -1,27 +1,15 @@
 """Times of several things that take turns: all meet the same slow moments of the machine."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import perf_counter, sleep
 
-from tqdm import tqdm
-
 from benchmarks.timing import clock
+from tools.progress import progress
 
 # Between two calls: threads of PyTorch's pool look for work for about 20 ms after an operator,
 # those of kt-kernel for 50, and whoever is timed meanwhile shares the cores with them.
 PAUSE = 0.1
 WARM_UP = 0.1
-
-
-@contextmanager
-def progress(total: int, what: str) -> Iterator[tqdm]:
-    """A bar on a terminal; elsewhere one line for each thing that is measured."""
-    tqdm.monitor_interval = 0  # no thread of its own: the idle process is measured, too
-    with tqdm(total=total, desc=what, leave=False, disable=None) as bar:
-        if bar.disable:
-            print(what, flush=True)
-        yield bar
 
 
 def take_turns(

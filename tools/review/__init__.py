@@ -1,0 +1,1 @@
+"""What stands behind `python -m tools.review BASE`: a commit held against another, row by row."""

@@ -1,0 +1,142 @@
+"""Builds a commit into a folder of its own, once: `folder` goes on PYTHONPATH.
+
+The same virtual environment serves every build: its pinned tools build, its PyTorch runs. The
+extension is named by all that it is built from, so that commits which differ in other things share
+it; beside it lies each commit's Python part.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from tools.build import SOURCES
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+EXTENSION = "kt_kernel/kt_kernel_ext"
+FLAGS = ("CXX", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CMAKE_ARGS")  # that CMake or setup.py reads
+TOOLS = ("setuptools", "cmake", "ninja", "pybind11")
+
+
+class BuildError(RuntimeError):
+    """Why a commit could not be built; one line, and the last lines of the log."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """A commit's package, ready to be imported from `package`."""
+
+    commit: str
+    package: Path
+
+    @property
+    def extension(self) -> Path:
+        """The native extension."""
+        (path,) = self.package.glob(f"{EXTENSION}*.so")
+        return path
+
+    def environment(self) -> dict[str, str]:
+        """For a Python that is to import this package, and this tree's benchmarks and tools."""
+        return {**os.environ, "PYTHONPATH": f"{self.package}{os.pathsep}{ROOT}"}
+
+
+def git(repo: Path, *arguments: str) -> str:
+    """A git command's output; BuildError where it fails."""
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"git {arguments[0]}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def key(repo: Path, commit: str) -> str:
+    """What identifies the extension: the sources, the compiler, its flags, the tools and Python."""
+    compiler = [os.environ.get("CXX", "c++"), "--version"]
+    told = subprocess.run(compiler, capture_output=True, text=True, check=False).stdout
+    parts = [
+        git(repo, "ls-tree", commit, *SOURCES),
+        told,
+        sys.version,
+        *(f"{name}={os.environ.get(name, '')}" for name in FLAGS),
+        *(f"{name}=={version(name)}" for name in TOOLS),
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def build(repo: Path, commit: str, cache: Path) -> Build:
+    """The commit's Build, made if it is not in the cache; BuildError where that fails."""
+    extension = cache / key(repo, commit)
+    whole(extension, lambda scratch: make_extension(repo, commit, scratch))
+    package = extension / git(repo, "rev-parse", f"{commit}:kt_kernel")
+    whole(package, lambda scratch: make_package(repo, commit, extension, scratch))
+    return Build(commit, package)
+
+
+def whole(folder: Path, make: Callable[[Path], Path]) -> None:
+    """Have the folder made where it is missing: whole or not at all."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as scratch:
+            make(Path(scratch)).rename(folder)
+
+
+def unpack(repo: Path, commit: str, into: Path, *paths: str) -> None:
+    """The commit's files, or those of some of its paths."""
+    into.mkdir()
+    with subprocess.Popen(
+        ["git", "archive", commit, *paths], cwd=repo, stdout=subprocess.PIPE
+    ) as archive:
+        subprocess.run(["tar", "x", "-C", into], stdin=archive.stdout, check=True)
+    if archive.returncode:
+        raise BuildError(f"git archive {commit} failed")
+
+
+def make_extension(repo: Path, commit: str, scratch: Path) -> Path:
+    """A folder with the extension, out of a wheel."""
+    source, wheels, done = scratch / "source", scratch / "wheels", scratch / "done"
+    unpack(repo, commit, source)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    command = [*pip, "wheel", "-v", "--no-deps", "--no-build-isolation", "-w", wheels, source]
+    run(command, f"building {commit[:10]} failed", source)
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        names = [name for name in file.namelist() if name.startswith(EXTENSION)]
+        if len(names) != 1:
+            raise BuildError(f"the wheel of {commit[:10]} has {len(names)} extensions, wanted one")
+        file.extract(names[0], done)
+    return done
+
+
+def make_package(repo: Path, commit: str, extension: Path, scratch: Path) -> Path:
+    """The commit's Python files with the extension among them."""
+    package = scratch / "package"
+    unpack(repo, commit, package, "kt_kernel")
+    (built,) = extension.glob(f"{EXTENSION}*.so")
+    shutil.copy(built, package / "kt_kernel")
+    return package
+
+
+def run(command: list, failed: str, source: Path) -> None:
+    """A step of the build; BuildError with the lines that say what was wrong in the sources."""
+    done = subprocess.run(
+        command,
+        cwd=source.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        said = done.stdout.replace(f"{source}/", "")
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        errors = [line for line in lines if "error:" in line.lower()]
+        raise BuildError("\n".join([failed, *(errors or lines[-5:])[:5]]))

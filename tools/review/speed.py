@@ -1,0 +1,108 @@
+"""Times of base and head, taking turns: base, head, head, base, a fixed number of rounds.
+
+Both sides' processes live through all rounds. A row's rounds are spread over the whole look, so
+that a slow minute of the machine is in a few rounds of all rows, and in all rounds of none.
+"""
+
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from statistics import median
+
+from tools.child import Child, ChildEndedError, ChildError
+
+from .builds import Build
+from .names import Name, parse
+from .outcome import Outcome, failed, lacking
+
+METRICS = ("time_forward", "time_training_step")
+PRESETS = ("quick-compute", "quick-memory")
+ROUNDS = 12
+SECONDS = 0.1  # of one side's turn in a round
+PATIENCE = 120  # seconds for an answer: the first loads a layer
+TURNS = (0, 1, 1, 0)  # base, head, head, base
+# PyTorch's threads go to sleep when an operator ends. Those of the yardstick, and of the other
+# side, would otherwise look for work on the cores of who is timed next.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
+
+@dataclass
+class Timed:
+    """A row's rounds in one look."""
+
+    name: Name
+    changes: list[float] = field(default_factory=list)  # of each round: log of head over base
+    seconds: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+    missing: tuple[Outcome | None, Outcome | None] = (None, None)  # why a side has no times
+
+    def add(self, turns: list[tuple[float, float] | None]) -> None:
+        """A round: (seconds, the yardstick's seconds) in the order of TURNS; None: no time."""
+        sides: tuple[list[float], list[float]] = [], []
+        for side, turn in zip(TURNS, turns, strict=True):
+            if turn is not None:
+                seconds, yardstick = turn
+                sides[side].append(math.log(seconds / yardstick))
+                self.seconds[side].append(seconds)
+        if None not in turns:
+            self.changes.append((sum(sides[1]) - sum(sides[0])) / len(sides[0]))
+
+    def outcome(self, side: int) -> Outcome:
+        """Median seconds, or why there are none."""
+        return self.missing[side] or Outcome(median(self.seconds[side]))
+
+
+def control(preset: str) -> Name:
+    """The row that no commit can move."""
+    return parse(f"review.Speed.time_control('PyTorch', '{preset}')")
+
+
+def look(
+    builds: tuple[Build, Build], names: Iterable[Name], tick: Callable[[], object]
+) -> dict[str, Timed]:
+    """Each row's rounds, and those of the presets' controls; `tick` is called after each round."""
+    names = list(names)
+    names += map(control, dict.fromkeys(name.preset for name in names))
+    found = {name.whole: Timed(name) for name in names}
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
+        workers = [stack.enter_context(closing(start(build, scratch))) for build in builds]
+        for _ in range(ROUNDS):
+            for name in names:
+                timed = found[name.whole]
+                if timed.missing == (None, None):
+                    measure(workers, name, timed)
+                tick()
+    return found
+
+
+def start(build: Build, scratch: str) -> Child:
+    """One side's process."""
+    return Child(
+        sys.executable,
+        ["-P", "-m", "tools.review.speed_worker"],
+        [str(build.package)],
+        {**build.environment(), **ENVIRONMENT},
+        scratch,
+        PATIENCE,
+    )
+
+
+def measure(workers: list[Child], name: Name, timed: Timed) -> None:
+    """A round of one row. Without one side's time it is the last."""
+    answers: list[tuple[float, float] | None] = [None] * len(TURNS)
+    missing: list[Outcome | None] = [None, None]
+    for turn, side in enumerate(TURNS):
+        if missing[side] is None:
+            try:
+                answers[turn] = workers[side].ask(name.metric, name.method, name.preset, SECONDS)
+                if answers[turn] is None:
+                    missing[side] = lacking("not in this commit")
+            except ChildEndedError as error:
+                missing[side] = failed(f"no benchmark runs: {error}")
+            except ChildError as error:
+                missing[side] = failed(str(error))
+    timed.add(answers)
+    timed.missing = (missing[0], missing[1])
