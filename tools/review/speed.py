@@ -24,9 +24,6 @@ ROUNDS = 12
 SECONDS = 0.1  # of one side's turn in a round
 PATIENCE = 120  # seconds for an answer: the first loads a layer
 TURNS = (0, 1, 1, 0)  # base, head, head, base
-# PyTorch's threads go to sleep when an operator ends. Those of the yardstick, and of the other
-# side, would otherwise look for work on the cores of who is timed next.
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
 @dataclass
@@ -84,7 +81,7 @@ def start(build: Build, scratch: str) -> Child:
         sys.executable,
         ["-P", "-m", "tools.review.speed_worker"],
         [str(build.package)],
-        {**build.environment(), **ENVIRONMENT},
+        build.environment(),
         scratch,
         PATIENCE,
     )
