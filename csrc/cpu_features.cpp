@@ -70,22 +70,23 @@ Features operator+(Features base, const Features& more) {
 struct Needs {
   const char* isa;
   std::uint64_t state;
-  Features features;
+  Features base;  // of the sets that this one builds on
+  Features own;
 };
 
 std::vector<Needs> all_needs() {
   const Features avx512{kAvx512F, kAvx512Dq, kAvx512Bw, kAvx512Vl};
-  const Features avx512_vnni = avx512 + Features{kAvx512Vnni};
-  const Features avx512_vbmi = avx512_vnni + Features{kAvx512Vbmi};
-  const Features avx512_bf16 = avx512_vbmi + Features{kAvx512Bf16};
+  const Features vnni = avx512 + Features{kAvx512Vnni};
+  const Features vbmi = vnni + Features{kAvx512Vbmi};
+  const Features bf16 = vbmi + Features{kAvx512Bf16};
   return {
-      {"amx", kTileState, avx512_bf16 + Features{kAmxTile, kAmxBf16, kAmxInt8}},
-      {"avx512_bf16", kZmmState, avx512_bf16},
-      {"avx512_vbmi", kZmmState, avx512_vbmi},
-      {"avx512_vnni", kZmmState, avx512_vnni},
-      {"avx512_f32", kZmmState, avx512},
-      {"avx2", kYmmState, {kAvx2, kFma, kF16c}},
-      {"portable", 0, {}},
+      {"amx", kTileState, bf16, {kAmxTile, kAmxBf16, kAmxInt8}},
+      {"avx512_bf16", kZmmState, vbmi, {kAvx512Bf16}},
+      {"avx512_vbmi", kZmmState, vnni, {kAvx512Vbmi}},
+      {"avx512_vnni", kZmmState, avx512, {kAvx512Vnni}},
+      {"avx512_f32", kZmmState, {}, avx512},
+      {"avx2", kYmmState, {}, {kAvx2, kFma, kF16c}},
+      {"portable", 0, {}, {}},
   };
 }
 
@@ -98,13 +99,20 @@ std::string ask_for_tiles() {
          ")";
 }
 
-std::string missing(const Needs& needs) {
+std::string lacking(const Features& features) {
   std::string lacks;
-  for (const Feature& feature : needs.features) {
+  for (const Feature& feature : features) {
     const unsigned word = cpuid(feature.leaf, feature.subleaf).*feature.word;
     if (((word >> feature.bit) & 1U) != 0) continue;
     lacks += (lacks.empty() ? "" : ", ") + std::string(feature.name);
   }
+  return lacks;
+}
+
+std::string missing(const Needs& needs) {
+  // What the set itself is about says enough.
+  std::string lacks = lacking(needs.own);
+  if (lacks.empty()) lacks = lacking(needs.base);
   if (!lacks.empty()) return "this CPU lacks " + lacks;
   if ((xcr0() & needs.state) != needs.state) {
     return "the operating system does not save its registers";

@@ -5,9 +5,10 @@
 
 namespace kt {
 
-// What the CPU lacks for an instruction set of the registry, "" if nothing: an instruction is
-// usable if CPUID reports it and XCR0 says that the kernel saves its registers (Intel SDM vol. 1,
-// 14.3 and 15.2). Linux saves the tiles of AMX only for processes that ask: this does.
+// What the CPU lacks for an instruction set of the registry, what others need too only where that
+// is all, "" if nothing: an instruction is usable if CPUID reports it and XCR0 says that the kernel
+// saves its registers (Intel SDM vol. 1, 14.3 and 15.2). Linux saves the tiles of AMX only for
+// processes that ask: this does.
 std::string missing_features(const std::string& isa);
 
 // Cores that this process may use (its affinity mask), and NUMA nodes of the machine.

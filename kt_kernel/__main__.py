@@ -36,10 +36,8 @@ def report(ext: ModuleType) -> str:
     forced = os.environ.get("KT_KERNEL_ISA")
     how = f"forced by KT_KERNEL_ISA={forced}" if forced else "the best that this CPU supports"
     lines = [
-        f"kt_kernel {kt_kernel.__version__}",
-        f"CPU      {_cpu_name()}",
-        f"threads  {ext.cpu_count()} cores that this process may use",
-        f"NUMA     {ext.numa_nodes()} node(s)",
+        f"kt_kernel {kt_kernel.__version__} on {_cpu_name()}"[:80],
+        f"{ext.cpu_count()} cores that this process may use, {ext.numa_nodes()} NUMA node(s)",
         "",
         f"instruction sets (in use: {ext.isa()}, {how})",
     ]
