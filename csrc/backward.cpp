@@ -123,7 +123,7 @@ void BackwardWalk::activation(const SavedChunk& saved, const Buffers& b) {
     for (int j = from; j < to; j += kActivationCols) {
       const std::int64_t at = block.first * width + std::int64_t{part} * part_width() + j;
       float* const dr = b.dr + std::int64_t{block.first} * dr_blocks() +
-                        part * div_up(inter, kActivationCols) + j / kActivationCols;
+                        std::int64_t{part} * div_up(inter, kActivationCols) + j / kActivationCols;
       kernels.swiglu_backward(
           s.c[0] + (j - from), round_up(to - from, kLanes), routing.weight.data() + block.first,
           block.rows, round_up(min(kActivationCols, to - j), kLanes), saved.gate + at,

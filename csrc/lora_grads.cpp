@@ -63,7 +63,7 @@ void store(const Kernels& kernels, float* c, int lines, int length, const Target
     lines = 1;
   }
   for (int i = 0; i < lines; ++i) {
-    float* const line = c + i * ldc;
+    float* const line = c + static_cast<std::int64_t>(i) * ldc;
     std::byte* const to = target.tensor.data + (target.first + i * target.stride) * size;
     if (target.add) {
       const auto* const before = reinterpret_cast<const float*>(to);

@@ -195,7 +195,7 @@ struct INT4KGroup {
       return T::lookup(tables[part], codes);
     }
     // Of codes that are interleaved already.
-    typename T::Bytes quads(typename T::Bytes codes, int part) const {
+    [[nodiscard]] typename T::Bytes quads(typename T::Bytes codes, int part) const {
       return T::lookup_quads(tables[part], codes);
     }
   };

@@ -90,7 +90,9 @@ struct RowScaled {
     Decoder() = default;
     Decoder(const Packed& /*w*/, int /*row*/, int /*column*/) {}
     typename T::Bytes operator()(typename T::Bytes codes, int /*part*/) const { return codes; }
-    typename T::Bytes quads(typename T::Bytes codes, int /*part*/) const { return codes; }
+    [[nodiscard]] typename T::Bytes quads(typename T::Bytes codes, int /*part*/) const {
+      return codes;
+    }
   };
 };
 
