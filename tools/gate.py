@@ -1,8 +1,8 @@
-"""The review as a check of a pull request: `python -m tools.gate BASE FOLDER`.
+"""The review as a check of a pull request: `python -m tools.gate BASE`.
 
-Reviews HEAD against BASE, leaves report.md in FOLDER and the verdict as an annotation. Exit code 0
-if all is fine or undecided, which is a warning; otherwise 1. A review that wrote no report is one
-that did not end, whatever its exit code.
+Reviews HEAD against BASE, leaves REPORT and the verdict as an annotation. Exit code 0 if all is
+fine or undecided, which is a warning; otherwise 1. A review that wrote no report is one that did
+not end, whatever its exit code.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tools import files
 
+REPORT = Path("build/review/report.md")  # where the review writes it
 OUTCOMES = {  # exit code of the review -> kind of annotation, and what it says
     0: ("notice", "all rows are fine"),
     1: ("error", "precision is worse"),
@@ -19,31 +20,29 @@ OUTCOMES = {  # exit code of the review -> kind of annotation, and what it says
     3: ("error", "something was not measured"),
     4: ("warning", "undecided: the noise of this run hides the changes that count"),
 }
-USAGE = "usage: python -m tools.gate BASE FOLDER"
+USAGE = "usage: python -m tools.gate BASE"
 
 
-def judge(code, report):
-    """The annotation for a review's exit code and its report's path."""
-    if not report.exists() or code not in OUTCOMES:
+def judge(code):
+    """The annotation for a review's exit code."""
+    if not REPORT.exists() or code not in OUTCOMES:
         return "error", f"the review did not end: exit code {code}"
     return OUTCOMES[code]
 
 
 def main():
     """As the module says."""
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 2:
         sys.exit(USAGE)
-    base, report = sys.argv[1], Path(sys.argv[2]) / "report.md"
-    report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "tools.review", base, "--report", str(report)]
-    code = subprocess.run(command, check=False).returncode
-    kind, told = judge(code, report)
-    if not report.exists():
-        files.write_text(report, f"{told}\n")
+    REPORT.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "tools.review", sys.argv[1]]
+    kind, told = judge(subprocess.run(command, check=False).returncode)
+    if not REPORT.exists():
+        files.write_text(REPORT, f"{told}\n")
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with Path(summary).open("a", encoding="utf-8") as page:
-            page.write(report.read_text(encoding="utf-8"))
+            page.write(REPORT.read_text(encoding="utf-8"))
     print(f"::{kind} title=Review::{told}", flush=True)
     sys.exit(kind == "error")
 
