@@ -3,8 +3,7 @@
 import subprocess
 import sys
 
-from . import timing
-from .case import Case, finite, methods
+from .case import Case, methods
 from .presets import PARAM_NAMES, SFT_PARAMS
 
 
@@ -31,24 +30,19 @@ class Load:
     params = SFT_PARAMS
     param_names = PARAM_NAMES
     version = "2"
+    number = 1
+    repeat = (2, 5, 1.0)
+    warmup_time = 0
+    case = None
 
     def setup(self, method, preset):
-        self.case = Case(method, preset)
+        if self.case is None:
+            self.case = Case(method, preset)
 
-    def load(self):
+    def time_load_weights(self, method, preset):
         """Into a new layer, LoRA not included."""
         self.case.make_layer().load_weights_from_tensors(*self.case.weights)
 
-    def track_load_weights(self, method, preset):
-        """The least time of a second's loads.
-
-        The pages that the system finds for a layer's memory, huge or small, make others up to three
-        times slower, for a whole process at times.
-        """
-        return finite(timing.least(self.load, seconds=1.0), "time of loading")
-
-    track_load_weights.unit = "seconds"
-
     def peakmem_load_weights(self, method, preset):
         """The source is in it: the peak above it is what loading itself takes."""
-        self.load()
+        self.case.make_layer().load_weights_from_tensors(*self.case.weights)

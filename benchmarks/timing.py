@@ -30,15 +30,6 @@ def clock(function: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def least(function: Callable[[], object], seconds: float, at_least: int = 3) -> float:
-    """Seconds of the quickest of all calls that begin within the time, and of so many at least."""
-    times: list[float] = []
-    end = perf_counter() + seconds
-    while len(times) < at_least or perf_counter() < end:
-        times.append(clock(function))
-    return min(times)
-
-
 def interleave(
     functions: list[Callable[[], object]], seconds: float, at_least: int = 2
 ) -> list[float]:

@@ -234,18 +234,6 @@ def test_a_slow_function_is_called_once(monkeypatch):
     assert calls.count("fast") == 1 + 4
 
 
-@pytest.mark.parametrize(("seconds", "calls"), [(0, 3), (5.5, 4)])
-def test_the_least_time_is_of_all_calls_that_begin_in_time(monkeypatch, seconds, calls):
-    now, spent = [0.0], [2.0, 1.5, 1.75, 0.5, 9.0]
-
-    def spend():
-        now[0] += spent.pop(0)
-
-    monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
-    assert timing.least(spend, seconds) == min([2.0, 1.5, 1.75, 0.5][:calls])
-    assert len(spent) == 5 - calls
-
-
 def test_overhead_measures_the_layer_under_the_wrapper(tiny):
     suite = WrapperOverhead()
     suite.setup(SFT, tiny)

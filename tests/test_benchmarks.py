@@ -52,7 +52,7 @@ def test_the_suites_of_the_design_exist(suites):
         "Memory.peakmem_training_step",
         "Memory.track_bytes_per_weight",
         "Import.time_import",
-        "Load.track_load_weights",
+        "Load.time_load_weights",
         "Sweep.time_forward",
         "Sweep.time_forward_backward",
     }
