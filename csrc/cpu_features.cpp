@@ -78,6 +78,7 @@ std::vector<Needs> all_needs() {
   const Features avx512{kAvx512F, kAvx512Dq, kAvx512Bw, kAvx512Vl};
   const Features vnni = avx512 + Features{kAvx512Vnni};
   const Features vbmi = vnni + Features{kAvx512Vbmi};
+  // Cooper Lake has BF16 but no VBMI: it runs avx512_vnni.
   const Features bf16 = vbmi + Features{kAvx512Bf16};
   return {
       {"amx", kTileState, bf16, {kAmxTile, kAmxBf16, kAmxInt8}},

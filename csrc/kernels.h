@@ -16,7 +16,7 @@ constexpr int kMaxCols = 256;
 // is summed per such block: the same bits for any number of threads.
 constexpr int kActivationCols = 128;
 
-// One worker's buffers, allocated once; their sizes are those of runtime/scratch.h.
+// One worker's buffers, allocated once; runtime/threads.cpp has their sizes.
 struct Scratch {
   std::byte* a = nullptr;            // block of activations in the tile's operand type
   std::byte* panel = nullptr;        // block of weights in the tile's operand type

@@ -65,7 +65,7 @@ struct Codes {
   std::int64_t scale_stride = 0;
 };
 
-// A weight matrix used as it lies, row by row: LoRA matrices, and activations in weight gradients.
+// A weight matrix used as it lies, row by row: a LoRA matrix.
 struct RowMajor {
   Rows rows;
   int n = 0;

@@ -94,9 +94,8 @@ struct BF16 {
   }
 };
 
-// A row-major matrix, packed block by block on its way to the tile: for operands so small beside
-// the weights (LoRA), or used so few times (activations), that a packed copy would cost more than
-// it saves.
+// A row-major matrix, packed block by block on its way to the tile: LoRA's are so small beside the
+// weights that a packed copy would cost more than it saves.
 struct Unpacked {
   static constexpr int kMaxDepth = 1024;  // 16 rows x 1024 columns in 32 KiB
   static constexpr int kDirectVectors = 1;
