@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tools import lock
 from tools.review import __main__ as entry
 from tools.review import builds, command, exact, instructions, rows, speed
 from tools.review.outcome import Outcome, failed, lacking
@@ -56,6 +57,8 @@ def review(monkeypatch, tmp_path, capsys):
                 timed.add([(1.0, 1.0), (factor, 1.0), (factor, 1.0), (1.0, 1.0)])
         return found
 
+    monkeypatch.setattr(lock, "path", lambda: tmp_path / "build" / "lock")
+    (tmp_path / "build").mkdir()
     monkeypatch.setattr(command, "ROOT", tmp_path)
     monkeypatch.setattr(command, "FOLDER", tmp_path / "build" / "review")
     monkeypatch.setattr(command, "build", build)
@@ -192,3 +195,10 @@ def test_a_row_that_head_no_longer_expects_is_named(review):
     assert review.run("HEAD~1") == 0
     assert f"- No longer expected, though base expects it: {TIME}" in review.written
     assert ERROR not in review.written
+
+
+def test_a_machine_that_is_being_measured_already(review):
+    with lock.measuring("another"):
+        assert review.run("HEAD~1") == 3
+    assert "this machine is being measured already, by another" in review.printed.err
+    assert not (review.folder / "build" / "review" / "report.md").exists()

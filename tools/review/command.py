@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from asv.machine import Machine
 
-from tools import files
+from tools import files, lock
 from tools.progress import progress
 from tools.verdict import Verdict
 
@@ -174,7 +174,8 @@ def review(arguments: list[str]) -> int:
         found = [judge.exact(name, missing, missing) for name in names]
     else:
         built = time.monotonic() - start
-        found, took = measure(builds, names)
+        with lock.measuring("tools.review"):
+            found, took = measure(builds, names)
         notes += [*noise_note(found), f"Building took {built:.0f} s. {took}"]
     machine = Machine.get_defaults()
     where = f"{machine['cpu']}, {machine['num_cpu']} cores"
