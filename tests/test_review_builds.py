@@ -19,7 +19,7 @@ name = "kt-kernel-sft"
 version = "1"
 [tool.setuptools]
 packages = ["kt_kernel"]
-package-data = { kt_kernel = ["*.so"] }
+package-data = { kt_kernel = ["*.so", "*.pyi"] }
 """
 SETUP = """
 from pathlib import Path
@@ -39,6 +39,7 @@ class Repository:
         self.write("pyproject.toml", PROJECT)
         self.write("setup.py", SETUP)
         self.write("csrc/ext.cpp", "1")
+        self.write("kt_kernel/kt_kernel_ext.pyi", "")
         self.first = self.commit("kt_kernel/__init__.py", "VALUE = 1\n")
 
     def git(self, *arguments):

@@ -111,7 +111,8 @@ def make_extension(repo: Path, commit: str, scratch: Path) -> Path:
     run(command, f"building {commit[:10]} failed", source)
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
-        names = [name for name in file.namelist() if name.startswith(EXTENSION)]
+        # Its stub, kt_kernel_ext.pyi, is in wheels of later setuptools as well.
+        names = [n for n in file.namelist() if n.startswith(EXTENSION) and n.endswith(".so")]
         if len(names) != 1:
             raise BuildError(f"the wheel of {commit[:10]} has {len(names)} extensions, wanted one")
         file.extract(names[0], done)
