@@ -8,7 +8,12 @@
 // for four products. A product keeps the unit busy for as many cycles as it has rows, 16 at most,
 // and its sum is ready after 52 (Intel's optimization manual, "Intel AMX instruction throughput and
 // latency"): four independent sums hide that. So a single tile of rows goes over 64 columns at
-// once. Not measured yet.
+// once.
+//
+// Measured on a Sapphire Rapids: 390 cycles for 32 x 32 x 128 from L1, of which the unit works 256;
+// in the layer twice as many, since C and A come from L2 (64 and 64 lines). Panels of 256 x 32
+// halve C's share: a tenth faster with 128 rows, as much slower with 48. Prefetching C or A into L1
+// costs more than it saves.
 #pragma once
 
 namespace kt {
@@ -122,10 +127,12 @@ void tile_pairs(const TileShape& x, const std::byte* a, const std::byte* b, std:
 // All tiles of C over one panel.
 template <class Dot>
 void tile_product(const TileShape& x, int count, int vectors, const std::byte* a,
-                  const std::byte* b, std::byte* c) {
-  for (int i = 0; i < count; i += 2, a += 2 * x.rows * x.lda, c += 2 * x.rows * x.ldc) {
+                  const std::byte* b, std::byte* c, Ahead ahead) {
+  const int pairs = count / 2 * div_up(vectors, 2) + count % 2;
+  for (int i = 0, t = 0; i < count; i += 2, a += 2 * x.rows * x.lda, c += 2 * x.rows * x.ldc) {
     if (i + 1 < count) {
-      for (int v = 0; v < vectors; v += 2) {
+      for (int v = 0; v < vectors; v += 2, ++t) {
+        ahead.fetch(t, pairs);
         const std::byte* const bv = b + v * x.panel();
         if (v + 1 < vectors) {
           tile_pairs<Dot, 2, 2, true>(x, a, bv, c + v * 64);
@@ -133,7 +140,10 @@ void tile_product(const TileShape& x, int count, int vectors, const std::byte* a
           tile_pairs<Dot, 1, 1, true>(x, a, bv, c + v * 64);
         }
       }
-    } else if (vectors == 4) {
+      continue;
+    }
+    ahead.fetch(pairs - 1, pairs);
+    if (vectors == 4) {
       tile_pairs<Dot, 2, 2, false>(x, a, b, c);
     } else if (vectors == 3) {
       tile_pairs<Dot, 2, 1, false>(x, a, b, c);
@@ -167,10 +177,9 @@ struct Amx : Avx512Bf16 {
                         std::int64_t{4} * ldc};
       unit_.configure(x.rows, x.step);
       stored(panel);
-      ahead.fetch(0, 1);  // all at once; not timed yet
       tile_product<DotBf16>(x, count, vectors, reinterpret_cast<const std::byte*>(a),
                             reinterpret_cast<const std::byte*>(panel),
-                            reinterpret_cast<std::byte*>(c));
+                            reinterpret_cast<std::byte*>(c), ahead);
     }
 
    private:

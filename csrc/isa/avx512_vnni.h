@@ -259,18 +259,14 @@ struct VnniWith : Avx512Bytes {
     }
     KT_UNROLL for (int i = 0; i < rows; ++i) {
       KT_UNROLL for (int v = 0; v < vectors; ++v) {
-        add_scaled(acc[i][v], scale[i], nullptr, c + i * ldc + v * kLanes);
+        float* const to = c + i * ldc + v * kLanes;
+        _mm512_storeu_ps(to, _mm512_fmadd_ps(to_floats(acc[i][v]), _mm512_set1_ps(scale[i]),
+                                             _mm512_loadu_ps(to)));
       }
     }
   }
 
   static Bytes lookup_quads(Bytes table, Bytes codes) { return Quads::lookup(table, codes); }
-
-  static void add_scaled(Ints sum, float scale, const float* w_scale, float* c) {
-    __m512 value = _mm512_cvtepi32_ps(sum);
-    if (w_scale != nullptr) value = _mm512_mul_ps(value, _mm512_loadu_ps(w_scale));
-    _mm512_storeu_ps(c, _mm512_fmadd_ps(value, _mm512_set1_ps(scale), _mm512_loadu_ps(c)));
-  }
 };
 
 struct Avx512Vnni : VnniWith<Avx512Bytes> {};
