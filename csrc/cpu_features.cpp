@@ -133,6 +133,12 @@ std::string missing_features(const std::string& isa) {
   return "no rule says what it needs";
 }
 
+bool is_slower_than_next(const std::string& isa) {
+  const Registers vendor = cpuid(0, 0);
+  const bool intel = vendor.ebx == 0x756e6547U;  // "Genu"
+  return isa == "avx512_bf16" && intel;          // isa/avx512_bf16.h has the figures
+}
+
 int cpu_count() {
   cpu_set_t set;
   CPU_ZERO(&set);

@@ -11,6 +11,9 @@ namespace kt {
 // processes that ask: this does.
 std::string missing_features(const std::string& isa);
 
+// Whether the set, which is listed as the better one, is slower here than the next of the registry.
+bool is_slower_than_next(const std::string& isa);
+
 // Cores that this process may use (its affinity mask), and NUMA nodes of the machine.
 int cpu_count();
 int numa_nodes();

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <stdexcept>
+#include <utility>
 
 #include "cpu_features.h"
 #include "registry.h"
@@ -59,6 +60,11 @@ const std::vector<IsaInfo>& isas() {
 #define KT_INFO(table, name, family) all.push_back({name, family, missing_features(name)});
     KT_ISAS(KT_INFO)
 #undef KT_INFO
+    for (std::size_t i = 0; i + 1 < all.size(); ++i) {
+      if (!is_slower_than_next(all[i].name)) continue;
+      std::swap(all[i], all[i + 1]);
+      ++i;
+    }
     return all;
   }();
   return list;
@@ -89,14 +95,14 @@ void force_isa(const std::string& name) {
   forced = resolved;
 }
 
-const Kernels& kernels(const std::string& isa, const std::string& format) {
-  const std::string name = isa.empty() ? default_isa() : resolve(isa, "isa");
+const Kernels& kernels(std::string_view isa, std::string_view format) {
+  const std::string name = isa.empty() ? default_isa() : resolve(std::string(isa), "isa");
   for (const Kernels* k = tables_of(name); k->format != nullptr; ++k) {
     if (format == k->format) return *k;
   }
   std::string known;
   for (const std::string& f : formats()) known += (known.empty() ? "" : ", ") + f;
-  throw std::invalid_argument("format is '" + format + "', wanted one of: " + known);
+  throw std::invalid_argument("format is '" + std::string(format) + "', wanted one of: " + known);
 }
 
 }  // namespace kt

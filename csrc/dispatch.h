@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels.h"
@@ -26,6 +27,6 @@ std::string default_isa();
 void force_isa(const std::string& name);
 
 // The table of a pair; `isa` may be "" for the default. Throws std::invalid_argument.
-const Kernels& kernels(const std::string& isa, const std::string& format);
+const Kernels& kernels(std::string_view isa, std::string_view format);
 
 }  // namespace kt

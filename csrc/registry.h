@@ -1,6 +1,7 @@
 // THE list of formats and of instruction sets. A new format: its file in formats/, included in
 // isa/operators.h, and a line in KT_FORMATS. A new instruction set: its file in isa/ and a line in
-// KT_ISAS, in order of preference: the first that the CPU supports is chosen.
+// KT_ISAS, in order of preference: the first that the CPU supports is chosen (cpu_features.h: but
+// on Intel's CPUs avx512_vbmi comes before avx512_bf16).
 #pragma once
 
 // X(type)
