@@ -41,7 +41,8 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
         method: a key of `kt_kernel.methods.METHODS`.
         lora_rank, lora_alpha: of the LoRA adapters (SFT methods only).
         max_cache_depth: how many saved forwards may wait for their backward.
-        cpuinfer_threads: threads to compute with; None: every core this process may use.
+        cpuinfer_threads: threads to compute with; None, or more than that: every core this process
+            may use.
         threadpool_count: tensor parallel parts, along moe_intermediate_size, which it must divide.
         chunked_prefill_size: tokens worked through at a time: bounds scratch memory, not qlen.
         weight_path: a safetensors file or a folder of them, for `load_weights`.
@@ -132,7 +133,7 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
             lora_rank=self.lora_rank if self._method.sft else 0,
             lora_scaling=self.lora_scaling,
             parts=self.threadpool_count,
-            threads=self.cpuinfer_threads,
+            threads=min(self.cpuinfer_threads, ext.cpu_count()),  # more would wait for each other
             cache_depth=self.max_cache_depth,
             chunk_tokens=self.chunked_prefill_size,
         )

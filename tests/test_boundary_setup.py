@@ -1,5 +1,7 @@
 """Bad weights, adapters and options: the exception, its message, and that nothing was lost."""
 
+import os
+
 import pytest
 import torch
 from small_layer import (
@@ -21,6 +23,7 @@ from small_layer import (
     wrapper,
 )
 
+from kt_kernel._native import ext
 from kt_kernel.synthetic import make_loras
 
 NAN = float("nan")
@@ -250,7 +253,10 @@ def test_other_keywords_are_refused_by_name(name, value):
         wrapper(**{name: value})
 
 
-def test_more_threads_than_cores_are_allowed():
-    small = loaded(cpuinfer_threads=64)
+def test_more_threads_than_cores_are_allowed_and_not_started():
+    before = len(os.listdir("/proc/self/task"))
+    small = loaded(cpuinfer_threads=1000)
     assert small.forward().shape == (QLEN, HIDDEN)
     assert small.inputs.expert_ids.shape == (QLEN, TOP_K)
+    started = len(os.listdir("/proc/self/task")) - before
+    assert started <= 2 * ext.cpu_count()  # PyTorch's, too
