@@ -239,6 +239,7 @@ def test_a_call_runs_no_operator_but_its_allocations():
 def test_the_native_layer_is_made_as_asked(monkeypatch):
     made = []
     monkeypatch.setattr(experts.ext, "Layer", lambda **options: made.append(options))
+    monkeypatch.setattr(experts.ext, "cpu_count", lambda: 8)
     wrapper(
         lora_alpha=6.0,
         max_cache_depth=3,
@@ -246,7 +247,7 @@ def test_the_native_layer_is_made_as_asked(monkeypatch):
         threadpool_count=2,
         chunked_prefill_size=99,
     )
-    wrapper("BF16")
+    wrapper("BF16", cpuinfer_threads=9)
     sft, inference = made
     assert sft == {
         "num_experts": EXPERTS,
@@ -263,7 +264,9 @@ def test_the_native_layer_is_made_as_asked(monkeypatch):
         "chunk_tokens": 99,
     }
     assert inference["lora_rank"] == 0
-    assert inference["threads"] == experts.ext.cpu_count()
+    assert inference["threads"] == 8  # no more than there are cores
+    wrapper()
+    assert made[-1]["threads"] == 8
 
 
 def test_attributes():
