@@ -49,7 +49,7 @@ def source_only(folder):
 
 
 def test_products_of_16_bits_come_behind_vbmi_on_intel():
-    """There they take twice as long as FMA's; on other CPUs half as long."""
+    """There they take twice as long as FMA's (csrc/isa/avx512_bf16.h)."""
     names = [isa["name"] for isa in ext.isas()]
     found = re.search(r"vendor_id\s*: (\S+)", Path("/proc/cpuinfo").read_text())
     order = ["avx512_bf16", "avx512_vbmi"]

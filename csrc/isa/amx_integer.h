@@ -3,9 +3,10 @@
 // VBMI.
 //
 // A product takes 64 columns, which is a granule of A: after each the sums of int32 leave the unit
-// to be scaled, 32 x 32 of them in four tiles, 64 cycles of the unit. Two hundred cycles of AVX-512
-// follow, and a sum is ready only 52 after its product. So a panel's granules are summed into one
-// buffer while those of the tiles before, in the other, are scaled.
+// to be scaled, 32 x 32 of them in four tiles, 64 cycles of the unit, and a sum is ready only 52
+// after its product. So a panel's granules are summed into one buffer while those of the tiles
+// before, in the other, are scaled. On a Sapphire Rapids 128 rows take 0.65 of the time of VNNI's
+// tiles that way; one after the other, with C read and written for each granule, it was 0.9.
 #pragma once
 
 namespace kt {
