@@ -54,7 +54,7 @@ def review(monkeypatch, tmp_path, capsys):
             timed = found[name.whole] = speed.Timed(name)
             factor = slower.get(name.whole, 1.0)
             for _ in range(speed.ROUNDS):
-                timed.add([(1.0, 1.0), (factor, 1.0), (factor, 1.0), (1.0, 1.0)])
+                timed.add([(1.0, factor)[side] for side in speed.TURNS])
         return found
 
     monkeypatch.setattr(lock, "path", lambda: tmp_path / "build" / "lock")

@@ -14,7 +14,6 @@ UNKNOWN = names.parse("review.Speed.time_forward('NO_SUCH_SFT', 'quick-compute')
 
 def test_both_sides_rows_and_their_control(monkeypatch):
     monkeypatch.setattr(speed, "ROUNDS", 2)
-    monkeypatch.setattr(speed, "SECONDS", 0.02)
     ticks = []
     builds = (Build("base", ROOT), Build("head", ROOT))
     found = speed.look(builds, [ROW, UNKNOWN], lambda: ticks.append(1))
@@ -24,32 +23,34 @@ def test_both_sides_rows_and_their_control(monkeypatch):
     for name in (ROW, control):
         timed = found[name.whole]
         assert len(timed.changes) == 2
-        assert [len(seconds) for seconds in timed.seconds] == [4, 4]
+        assert [len(seconds) for seconds in timed.seconds] == [8, 8]
         assert 1e-5 < timed.outcome(0).value < 1
     for side in found[UNKNOWN.whole].missing:
         assert (math.isnan(side.value), side.why) == (True, "not in this commit")
 
 
 class Worker:
-    """Answers with its own time, and keeps the order of all workers' turns."""
+    """Answers with one time after another, and keeps the order of all workers' turns."""
 
-    def __init__(self, side, order, answer):
-        self.side, self.order, self.answer = side, order, answer
+    def __init__(self, side, order, answers):
+        self.side, self.order, self.answers = side, order, iter(answers)
 
     def ask(self, *request):
         self.order.append(self.side)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        answer = next(self.answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
-def test_turns_are_base_head_head_base():
+def test_turns_are_base_head_head_base_and_their_mirror_after_one_call_of_each():
     order = []
-    workers = [Worker("base", order, (1.0, 1.0)), Worker("head", order, (2.0, 1.0))]
+    workers = [Worker(0, order, [9.0, 1.0, 1.0, 1.0, 1.0]), Worker(1, order, [9.0, 2, 2, 2, 2])]
     timed = speed.Timed(ROW)
     speed.measure(workers, ROW, timed)
-    assert order == ["base", "head", "head", "base"]
-    assert timed.seconds == ([1.0, 1.0], [2.0, 2.0])
+    assert order == [0, 1, 0, 1, 1, 0, 1, 0, 0, 1]
+    assert timed.seconds == ([1.0] * 4, [2.0] * 4)
+    assert timed.changes == [pytest.approx(math.log(2))]
 
 
 @pytest.mark.parametrize(
@@ -59,12 +60,13 @@ def test_turns_are_base_head_head_base():
         (ChildEndedError("killed"), "no benchmark runs: killed"),
     ],
 )
-def test_a_side_that_fails_is_asked_once_and_the_other_timed(error, why):
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_side_that_fails_is_not_asked_again_and_the_other_timed(error, why, before):
     order = []
-    workers = [Worker("base", order, (1.0, 1.0)), Worker("head", order, error)]
+    workers = [Worker(0, order, [1.0] * 5), Worker(1, order, [2.0] * before + [error])]
     timed = speed.Timed(ROW)
     speed.measure(workers, ROW, timed)
-    assert order == ["base", "head", "base"]
+    assert (order.count(0), order.count(1)) == (5, before + 1)
     assert (timed.missing[0], timed.missing[1].why) == (None, why)
     assert timed.outcome(0).value == 1.0
     assert timed.changes == []

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 EXTENSION = "kt_kernel/kt_kernel_ext"
 FLAGS = ("CXX", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CMAKE_ARGS")  # that CMake or setup.py reads
 TOOLS = ("setuptools", "cmake", "ninja", "pybind11")
-# PyTorch's threads go to sleep when an operator ends. Those of the other side, and of a yardstick,
-# would otherwise look for work on the cores of who is measured.
+# PyTorch's threads go to sleep when an operator ends. Those of the other side would otherwise look
+# for work on the cores of who is measured.
 SLEEPS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 

@@ -33,8 +33,8 @@ def still(timed: Timed) -> bool:
     """Whether a control says that the machine was the same for both sides."""
     if timed.missing != (None, None):
         return False
-    _, low, high = interval(timed.changes)
-    return low > -LIMIT and high < LIMIT
+    middle, _, _ = interval(timed.changes)
+    return abs(middle) < LIMIT
 
 
 def glance(timed: Timed, machine_still: bool) -> Verdict:

@@ -1,7 +1,8 @@
 """Times of base and head, taking turns: base, head, head, base, a fixed number of rounds.
 
-Both sides' processes live through all rounds. A row's rounds are spread over the whole look, so
-that a slow minute of the machine is in a few rounds of all rows, and in all rounds of none.
+Both sides' processes live through all rounds. A turn is one call: the shorter the turns, the fewer
+changes of the machine fall between two sides that are compared. A row's rounds are spread over the
+whole look, so that a slow minute is in a few rounds of all rows, and in all rounds of none.
 """
 
 import math
@@ -20,10 +21,12 @@ from .outcome import Outcome, failed, lacking
 
 METRICS = ("time_forward", "time_training_step")
 PRESETS = ("quick-compute", "quick-memory")
-ROUNDS = 12
-SECONDS = 0.1  # of one side's turn in a round
+ROUNDS = 80
 PATIENCE = 120  # seconds for an answer: the first loads a layer
-TURNS = (0, 1, 1, 0)  # base, head, head, base
+# A call of each side, which finds the caches as another row left them and is not counted; then
+# base, head, head, base, and its mirror: else only head would be called twice running.
+WARM_UP = (0, 1)
+TURNS = (0, 1, 1, 0, 1, 0, 0, 1)
 
 
 @dataclass
@@ -35,13 +38,12 @@ class Timed:
     seconds: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     missing: tuple[Outcome | None, Outcome | None] = (None, None)  # why a side has no times
 
-    def add(self, turns: list[tuple[float, float] | None]) -> None:
-        """A round: (seconds, the yardstick's seconds) in the order of TURNS; None: no time."""
+    def add(self, turns: list[float | None]) -> None:
+        """A round: seconds in the order of TURNS; None: no time."""
         sides: tuple[list[float], list[float]] = [], []
-        for side, turn in zip(TURNS, turns, strict=True):
-            if turn is not None:
-                seconds, yardstick = turn
-                sides[side].append(math.log(seconds / yardstick))
+        for side, seconds in zip(TURNS, turns, strict=True):
+            if seconds is not None:
+                sides[side].append(math.log(seconds))
                 self.seconds[side].append(seconds)
         if None not in turns:
             self.changes.append((sum(sides[1]) - sum(sides[0])) / len(sides[0]))
@@ -89,17 +91,17 @@ def start(build: Build, scratch: str) -> Child:
 
 def measure(workers: list[Child], name: Name, timed: Timed) -> None:
     """A round of one row. Without one side's time it is the last."""
-    answers: list[tuple[float, float] | None] = [None] * len(TURNS)
+    answers: list[float | None] = [None] * len(WARM_UP + TURNS)
     missing: list[Outcome | None] = [None, None]
-    for turn, side in enumerate(TURNS):
+    for turn, side in enumerate(WARM_UP + TURNS):
         if missing[side] is None:
             try:
-                answers[turn] = workers[side].ask(name.metric, name.method, name.preset, SECONDS)
+                answers[turn] = workers[side].ask(name.metric, name.method, name.preset)
                 if answers[turn] is None:
                     missing[side] = lacking("not in this commit")
             except ChildEndedError as error:
                 missing[side] = failed(f"no benchmark runs: {error}")
             except ChildError as error:
                 missing[side] = failed(str(error))
-    timed.add(answers)
+    timed.add(answers[len(WARM_UP) :])
     timed.missing = (missing[0], missing[1])

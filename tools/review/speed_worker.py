@@ -1,8 +1,4 @@
-"""Times one side's layers whenever it is asked: `speed_worker FD PACKAGE`.
-
-Every time stands beside that of PyTorch's product of the same rows with the same experts' weights
-in float32, called in turns with it: what slows the machine slows both.
-"""
+"""Times calls of one side's layers whenever it is asked: `speed_worker FD PACKAGE`."""
 
 import sys
 from multiprocessing.connection import Connection
@@ -10,7 +6,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from benchmarks.case import Case, methods
-from benchmarks.timing import interleave
+from benchmarks.timing import clock
 from benchmarks.training_step import step
 from tools.child import serve
 
@@ -19,23 +15,17 @@ from .suites_worker import check_package
 CONTROL = "PyTorch"
 
 
-class Torch:
-    """A product of every expert's rows and weights, which no commit of ours touches."""
-
-    def __init__(self, case, weights):
-        rows = case.shape.tokens * case.shape.top_k // case.shape.experts
-        self.weights = weights.float().transpose(1, 2)
-        generator = torch.Generator().manual_seed(1)
-        size = weights.shape[0], rows, weights.shape[2]
-        self.x = torch.randn(size, generator=generator)
-
-    def run(self):
-        """All experts."""
-        torch.bmm(self.x, self.weights)
+def product(case):
+    """PyTorch's product of every expert's rows and gate, which no commit of ours touches."""
+    rows = case.shape.tokens * case.shape.top_k // case.shape.experts
+    weights = case.weights[0].float().transpose(1, 2)
+    size = weights.shape[0], rows, weights.shape[1]
+    x = torch.randn(size, generator=torch.Generator().manual_seed(1))
+    return lambda: torch.bmm(x, weights)
 
 
 class Preset:
-    """The layers of one preset, all over the same weights; PyTorch's products of gate and down."""
+    """The layers of one preset, all over the same weights."""
 
     def __init__(self, preset):
         self.first = None
@@ -48,8 +38,6 @@ class Preset:
             raise NotImplementedError(method)
         if self.first is None:
             self.first = Case(method, self.preset)
-            gate, _, down = self.first.weights
-            self.yardstick, self.control = Torch(self.first, gate), Torch(self.first, down)
         if method not in self.cases:
             self.cases[method] = self.first.another(method).load()
         return self.cases[method]
@@ -57,7 +45,7 @@ class Preset:
     def function(self, metric, method):
         """What is timed."""
         if method == CONTROL:
-            return self.control.run
+            return product(self.first)
         case = self.case(method)
         return case.forward if metric == "time_forward" else lambda: step(case)
 
@@ -67,15 +55,20 @@ class Speed:
 
     def __init__(self):
         self.presets = {}
+        self.functions = {}
 
-    def time(self, metric, method, preset, seconds):
-        """Median seconds of a call and of the yardstick; None where the commit lacks the method."""
-        layers = self.presets.setdefault(preset, Preset(preset))
-        try:
-            function = layers.function(metric, method)
-        except NotImplementedError:
-            return None
-        return tuple(interleave([function, layers.yardstick.run], seconds, at_least=3))
+    def time(self, metric, method, preset):
+        """Seconds of a call, of the second where it is the first; None where a method lacks."""
+        row = metric, method, preset
+        if row not in self.functions:
+            layers = self.presets.setdefault(preset, Preset(preset))
+            try:
+                function = layers.function(metric, method)
+            except NotImplementedError:
+                return None
+            function()
+            self.functions[row] = function
+        return clock(self.functions[row])
 
 
 def main():
