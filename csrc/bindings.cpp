@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <filesystem>
 #include <optional>
 
 #include "bindings_ops.h"
@@ -39,6 +40,18 @@ Tensor make_tensor(std::string name, std::uintptr_t address, const std::string& 
 
 using Release = py::call_guard<py::gil_scoped_release>;
 
+// OSError, of which Python makes the subclass that the error number has.
+void translate(std::exception_ptr thrown) {
+  try {
+    std::rethrow_exception(std::move(thrown));
+  } catch (const std::filesystem::filesystem_error& error) {
+    const auto path = py::reinterpret_steal<py::object>(
+        PyUnicode_DecodeFSDefault(error.path1().c_str()));  // of any bytes
+    const py::tuple arguments = py::make_tuple(error.code().value(), error.code().message(), path);
+    PyErr_SetObject(PyExc_OSError, arguments.ptr());
+  }
+}
+
 }  // namespace
 }  // namespace kt
 
@@ -48,6 +61,7 @@ PYBIND11_MODULE(kt_kernel_ext, m) {
       "The C++ core of kt_kernel. It works on addresses; kt_kernel.experts checks what it is "
       "given.";
   m.attr("__version__") = KT_KERNEL_VERSION;
+  py::register_local_exception_translator(&translate);
   try {
     default_isa();
   } catch (const std::invalid_argument& error) {  // of KT_KERNEL_ISA
@@ -97,16 +111,16 @@ PYBIND11_MODULE(kt_kernel_ext, m) {
   py::class_<Layer>(m, "Layer")
       .def(py::init([](int experts, int hidden, int inter, int top_k, const std::string& format,
                        int group, int rank, float scaling, int parts, int threads, int cache_depth,
-                       int chunk_tokens) {
+                       int chunk_tokens, const std::string& folder) {
              return std::make_unique<Layer>(Config{experts, hidden, inter, top_k, format, group,
                                                    rank, scaling, parts, threads, cache_depth,
-                                                   chunk_tokens});
+                                                   chunk_tokens, folder});
            }),
            py::kw_only(), py::arg("num_experts"), py::arg("hidden_size"),
            py::arg("intermediate_size"), py::arg("top_k"), py::arg("format") = "bf16",
            py::arg("group_size") = 128, py::arg("lora_rank") = 0, py::arg("lora_scaling") = 1.0F,
            py::arg("parts") = 1, py::arg("threads") = 0, py::arg("cache_depth") = 1,
-           py::arg("chunk_tokens") = 25600)
+           py::arg("chunk_tokens") = 25600, py::arg("folder") = "")
       .def("load_expert", &Layer::load_expert, py::arg("slot"), py::arg("gate"), py::arg("up"),
            py::arg("down"), Release())
       .def("check_expert", &Layer::check_expert, py::arg("slot"), py::arg("gate"), py::arg("up"),

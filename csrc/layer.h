@@ -29,6 +29,7 @@ struct Config {
   int threads = 0;  // 0: all cores of the process
   int cache_depth = 1;
   int chunk_tokens = 1;
+  std::string folder;  // of a file for the packed weights; empty: memory
 };
 
 enum class Base : std::uint8_t { gate, up, down };

@@ -25,7 +25,8 @@ void Layer::pack_expert(Pool::Use& pool, int expert, Body body) {
     std::vector<Memory> memory;
     memory.reserve(static_cast<std::size_t>(config_.parts));
     for (int part = 0; part < config_.parts; ++part) {
-      memory.emplace_back(static_cast<std::size_t>(config_.experts) * bytes);
+      const std::size_t all = static_cast<std::size_t>(config_.experts) * bytes;
+      memory.push_back(config_.folder.empty() ? Memory(all) : Memory(all, config_.folder));
     }
     weights_ = std::move(memory);
   }

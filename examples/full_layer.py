@@ -3,9 +3,10 @@
 
 python examples/full_layer.py --method AMXINT4_KGroup_SFT
 
-In bfloat16 its weights are 22.5 GB. Here a generator makes one expert after the other, and the
-layer rounds and packs it before the next is drawn: it never needs more than the result and one
-expert. Then it runs forward and backward, and prints memory, times and tokens per second.
+In bfloat16 its weights are 22.5 GB; with --offload-folder a file holds them. Here a generator makes
+one expert after the other, and the layer rounds and packs it before the next is drawn: it never
+needs more than the result and one expert. Then it runs forward and backward, and prints memory,
+times and tokens per second.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def parse() -> argparse.Namespace:
     parser.set_defaults(expert_num=DEEPSEEK_V3_EXPERTS, warmup=1, repeat=3)
     parser.add_argument("--method", default="AMXINT8_SFT", help="an SFT method")
     parser.add_argument("--lora-rank", type=int, default=16, help="rank of the LoRA adapters")
+    parser.add_argument(
+        "--offload-folder",
+        metavar="FOLDER",
+        help="a file there holds the weights, memory as much of them as it can",
+    )
     options = parser.parse_args()
     options.method = method_or_error(parser, options.method, sft=True)
     return options
@@ -60,6 +66,7 @@ def load(options: argparse.Namespace) -> KTMoEWrapper:
         group_size=options.group_size,
         cpuinfer_threads=options.threads,
         threadpool_count=options.threadpool_count,
+        offload_folder=options.offload_folder,
     )
     print(f"before loading     {resident()[0]:8.2f} GB")
     start = time.perf_counter()
@@ -84,7 +91,10 @@ def main() -> None:
         f"{options.hidden_size} x {options.intermediate_size}, top {options.top_k}, "
         f"rank {options.lora_rank}, {options.qlen} tokens"
     )
-    layer = load(options)
+    try:
+        layer = load(options)
+    except (ValueError, OSError) as error:  # sizes that do not fit each other, a full disk
+        raise SystemExit(f"error: {error}") from error
     sizes = options.expert_num, options.hidden_size, options.intermediate_size, options.lora_rank
     layer.init_lora_weights(**make_loras(*sizes, seed=options.seed))
     batch = make_inputs(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Mapping
 
 import torch
@@ -95,6 +96,19 @@ def positive(name: str, value: object) -> float:
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name}: wanted a finite number above 0, got {value!r}")
     return number
+
+
+def folder(name: str, value: object) -> str:
+    """`value` as the path of a folder that exists, "" for None; TypeError or ValueError."""
+    if value is None:
+        return ""
+    try:
+        path = os.fsdecode(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: wanted a path or None, got {type(value).__name__}") from None
+    if not os.path.isdir(path):
+        raise ValueError(f"{name}: wanted a folder that exists, got {path!r}")
+    return path
 
 
 def tensor(name: str, value: object) -> torch.Tensor:

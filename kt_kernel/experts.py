@@ -50,6 +50,10 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
             H, and I / threadpool_count, must be multiples. The other methods ignore it.
         gpu_experts_mask: bool [E]; marked experts are computed elsewhere and skipped here.
         num_gpu_experts: without a mask, the first so many experts are the GPU's.
+        offload_folder: a folder on disk. The packed weights lie in a nameless file there, mapped
+            into memory, and the system keeps as much of it in memory as there is room for: a layer
+            may be larger than memory, at the disk's speed. Loading raises OSError where the disk
+            has no room.
         **unbuilt: kt-kernel's keywords that are not built yet, accepted at the value that asks for
             nothing (`kt_kernel.checks.NEUTRAL`): cpu_save, full_weight_grad, lora_dropout, ...
 
@@ -77,6 +81,7 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
         group_size: int = 128,
         gpu_experts_mask: torch.Tensor | None = None,
         num_gpu_experts: int = 0,
+        offload_folder: str | os.PathLike[str] | None = None,
         **unbuilt: object,
     ) -> None:
         checks.refuse_unbuilt(unbuilt)
@@ -117,6 +122,7 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
         if self.gpu_experts_mask is not None:
             self.num_gpu_experts = int(self.gpu_experts_mask.sum())
             self._skip = checks.own("gpu_experts_mask", self.gpu_experts_mask)
+        self.offload_folder = checks.folder("offload_folder", offload_folder)
         self._shapes = shapes(self.hidden_size, self.moe_intermediate_size)
         sizes = self.num_experts, self.hidden_size, self.moe_intermediate_size, self.lora_rank
         self._lora = LoraTensors(lora_shapes(*sizes)) if self._method.sft else None
@@ -136,6 +142,7 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
             threads=min(self.cpuinfer_threads, ext.cpu_count()),  # more would wait for each other
             cache_depth=self.max_cache_depth,
             chunk_tokens=self.chunked_prefill_size,
+            folder=os.fsencode(self.offload_folder),
         )
 
     def init_lora_weights(

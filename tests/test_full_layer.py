@@ -27,6 +27,20 @@ def test_every_method_loads_and_trains(method):
         assert re.search(rf"^{moment} +\d+\.\d\d GB", result.stdout, re.M), moment
 
 
+def test_weights_in_a_file(tmp_path):
+    result = run(SCRIPT, "--offload-folder", str(tmp_path), *SMALL)
+    assert result.returncode == 0, result.stderr
+    check_latency(result.stdout, "forward+backward", 16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_none_is_an_error_in_one_line():
+    result = run(SCRIPT, "--offload-folder", "no/such", *SMALL)
+    assert result.returncode == 1
+    wanted = "error: offload_folder: wanted a folder that exists, got 'no/such'\n"
+    assert result.stderr == wanted
+
+
 def test_results_that_are_not_finite_fail_it():
     patch = (
         "from kt_kernel import KTMoEWrapper as W; right = W.backward\n"

@@ -1,9 +1,15 @@
 #include "runtime/memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
+#include <cstdlib>
+#include <filesystem>
 #include <new>
+#include <system_error>
 
 namespace kt {
 namespace {
@@ -15,7 +21,44 @@ constexpr std::size_t round_up(std::size_t bytes, std::size_t to) {
   return (bytes + to - 1) / to * to;
 }
 
+[[noreturn]] void fail(const std::string& what, const std::string& folder, int error) {
+  throw std::filesystem::filesystem_error(what, folder,
+                                          std::error_code(error, std::generic_category()));
+}
+
+// A file that is closed when the mapping has taken it over, or when there is none.
+class File {
+ public:
+  explicit File(const std::string& folder) {
+    std::string name = folder + "/kt_kernel-XXXXXX";
+    descriptor_ = mkostemp(name.data(), O_CLOEXEC);
+    if (descriptor_ < 0) fail("cannot make a file", folder, errno);
+    unlink(name.c_str());
+  }
+  ~File() { close(descriptor_); }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  [[nodiscard]] int descriptor() const { return descriptor_; }
+
+ private:
+  int descriptor_;
+};
+
 }  // namespace
+
+Memory::Memory(std::size_t bytes, const std::string& folder) {
+  if (bytes == 0) return;
+  const std::size_t size = round_up(bytes, kPage);
+  const File file(folder);
+  // All of it now: a page that finds no room when it is written ends the process.
+  if (const int error = posix_fallocate(file.descriptor(), 0, static_cast<off_t>(size))) {
+    fail("no room for " + std::to_string(size) + " bytes", folder, error);
+  }
+  void* const p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.descriptor(), 0);
+  if (p == MAP_FAILED) fail("cannot map a file", folder, errno);
+  data_ = static_cast<std::byte*>(p);
+  size_ = size;
+}
 
 Memory::Memory(std::size_t bytes) {
   if (bytes == 0) return;

@@ -1,8 +1,10 @@
 // Memory straight from the kernel: zeroed when first touched (so on the NUMA node of the thread
-// that does), in huge pages where the system grants them, given back on destruction.
+// that does), in huge pages where the system grants them, given back on destruction. Or a file's
+// pages, of which the kernel keeps in memory what there is room for.
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <utility>
 
 namespace kt {
@@ -11,6 +13,9 @@ class Memory {
  public:
   Memory() = default;
   explicit Memory(std::size_t bytes);  // throws std::bad_alloc
+  // On disk: a file in this folder, without a name, so that it is gone with the process however
+  // that ends. Throws std::filesystem::filesystem_error where it has no room.
+  Memory(std::size_t bytes, const std::string& folder);
   ~Memory();
   Memory(Memory&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
