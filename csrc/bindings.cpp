@@ -132,7 +132,8 @@ PYBIND11_MODULE(kt_kernel_ext, m) {
       .def("set_lora", &Layer::set_lora, py::arg("tensors"), Release())
       .def("forward", &Layer::forward, py::arg("hidden_states"), py::arg("expert_ids"),
            py::arg("weights"), py::arg("output"), py::arg("save"),
-           py::arg("skip").none(true) = nullptr, Release())
+           py::arg("skip").none(true) = nullptr, py::arg("ticket") = 0, Release())
+      .def("next_ticket", &Layer::next_ticket)
       .def("backward", &Layer::backward, py::arg("ticket"), py::arg("grad_output"),
            py::arg("grad_input"), py::arg("grad_loras"),
            py::arg("grad_weights").none(true) = nullptr, Release())

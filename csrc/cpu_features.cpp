@@ -139,21 +139,36 @@ bool is_slower_than_next(const std::string& isa) {
   return isa == "avx512_bf16" && intel;          // isa/avx512_bf16.h has the figures
 }
 
+namespace {
+
+// The cores that a thread or process may use, in as many words as this kernel's sets have; empty
+// where it does not say.
+using CpuSet = std::vector<cpu_set_t>;
+
+std::size_t bytes(const CpuSet& set) { return set.size() * sizeof(cpu_set_t); }
+
+CpuSet allowed_cpus(pid_t who) {
+  constexpr std::size_t kMost = 1024;  // a million cores
+  for (CpuSet set(1); set.size() <= kMost; set.resize(2 * set.size())) {
+    if (sched_getaffinity(who, bytes(set), set.data()) == 0) return set;
+    if (errno != EINVAL) break;
+  }
+  return {};
+}
+
+}  // namespace
+
 int cpu_count() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  return CPU_COUNT(&set);
+  const CpuSet set = allowed_cpus(0);
+  return set.empty() ? 1 : CPU_COUNT_S(bytes(set), set.data());
 }
 
 void bind_to_node(int node) {
   std::ifstream file("/sys/devices/system/node/node" + std::to_string(node) + "/cpulist");
   // The process's cores, not the thread's: that one may lie on another node by now.
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (sched_getaffinity(getpid(), sizeof allowed, &allowed) != 0) return;
-  cpu_set_t wanted;
-  CPU_ZERO(&wanted);
+  const CpuSet allowed = allowed_cpus(getpid());
+  CpuSet wanted(allowed.size());
+  const std::size_t size = bytes(wanted);
   int first = 0;
   while (file >> first) {  // such as "0-3,8-11"
     int last = first;
@@ -161,12 +176,14 @@ void bind_to_node(int node) {
       file.get();
       file >> last;
     }
-    for (int cpu = first; cpu <= last && cpu < CPU_SETSIZE; ++cpu) {
-      if (CPU_ISSET(cpu, &allowed)) CPU_SET(cpu, &wanted);
+    for (int cpu = first; cpu <= last; ++cpu) {
+      if (CPU_ISSET_S(static_cast<std::size_t>(cpu), size, allowed.data())) {
+        CPU_SET_S(static_cast<std::size_t>(cpu), size, wanted.data());
+      }
     }
     if (file.peek() == ',') file.get();
   }
-  if (CPU_COUNT(&wanted) > 0) sched_setaffinity(0, sizeof wanted, &wanted);
+  if (CPU_COUNT_S(size, wanted.data()) > 0) sched_setaffinity(0, size, wanted.data());
 }
 
 int numa_nodes() {

@@ -138,7 +138,7 @@ const Slot* Layer::find(std::int64_t ticket) const {
 }
 
 std::int64_t Layer::forward(const Tensor& x, const Tensor& ids, const Tensor& weights,
-                            const Tensor& out, bool save, const Tensor* skip) {
+                            const Tensor& out, bool save, const Tensor* skip, std::int64_t ticket) {
   if (x.shape.size() != 2)
     throw std::invalid_argument(x.name + ": shape " + text(x.shape) +
                                 ", wanted [qlen, hidden_size]");
@@ -158,6 +158,10 @@ std::int64_t Layer::forward(const Tensor& x, const Tensor& ids, const Tensor& we
   if (config_.rank > 0 && lora_.empty()) {
     throw std::runtime_error("LoRA tensors are not set: call init_lora_weights first");
   }
+  if (ticket < 0 || (ticket > 0 && find(ticket) != nullptr)) {
+    throw std::invalid_argument("ticket is " + std::to_string(ticket) +
+                                ", wanted 0, or one of next_ticket that nothing was saved under");
+  }
   Slot* const slot = save ? &take_slot() : nullptr;
   std::size_t used = 0;
   for (std::int64_t first = 0; first < tokens; first += config_.chunk_tokens, ++used) {
@@ -171,7 +175,7 @@ std::int64_t Layer::forward(const Tensor& x, const Tensor& ids, const Tensor& we
   if (slot == nullptr) return 0;
   slot->used = used;
   slot->tokens = tokens;
-  slot->ticket = next_ticket_++;
+  slot->ticket = ticket > 0 ? ticket : next_ticket();
   return slot->ticket;
 }
 

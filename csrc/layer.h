@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -72,9 +73,12 @@ class Layer {
   // The layer reads the tensors' memory in every pass from now on.
   void set_lora(std::vector<Tensor> tensors);
 
-  // Returns the ticket of the saved state, 0 if not saved.
+  // The ticket of a forward to come. Who has it before the call can release what the call saves,
+  // even where an interrupt takes the call's result away.
+  std::int64_t next_ticket() { return next_ticket_++; }
+  // Returns the ticket of the saved state, which is the given one unless that is 0; 0 if not saved.
   std::int64_t forward(const Tensor& x, const Tensor& ids, const Tensor& weights, const Tensor& out,
-                       bool save, const Tensor* skip);
+                       bool save, const Tensor* skip, std::int64_t ticket = 0);
   // ticket 0: the newest. The slot is free afterwards.
   void backward(std::int64_t ticket, const Tensor& grad_out, const Tensor& grad_x,
                 const std::vector<Tensor>& grad_loras, const Tensor* grad_weights);
@@ -86,7 +90,6 @@ class Layer {
   [[nodiscard]] std::size_t weight_bytes() const;
   [[nodiscard]] std::size_t saved_bytes() const;
   [[nodiscard]] bool loaded() const;
-  [[nodiscard]] const Config& config() const { return config_; }
 
  private:
   friend class Walk;
@@ -119,7 +122,7 @@ class Layer {
   std::vector<bool> loaded_;
   std::vector<Tensor> lora_;
   std::vector<Slot> slots_;
-  std::int64_t next_ticket_ = 1;
+  std::atomic<std::int64_t> next_ticket_ = 1;
   const char* ran_ = "";
 };
 

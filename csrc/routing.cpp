@@ -56,10 +56,15 @@ Routing::Routing(const Tensor& ids, const Tensor& weights, const Tensor* skip, i
     : offset(static_cast<std::size_t>(experts) + 1, 0) {
   const std::int64_t k = ids.shape[1];
   const std::int64_t begin = first * k;
-  const std::int64_t count = tokens * k;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t id = id_at(ids, begin + i);
-    if (!skipped(skip, id)) ++offset[static_cast<std::size_t>(id) + 1];
+  const auto count = static_cast<std::size_t>(tokens * k);
+  // Each id is read once: the caller's other threads may write to them, and rows that were counted
+  // by one value and filled by another would lie outside of what they get.
+  std::vector<std::int32_t> chosen(count, -1);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int64_t id = id_at(ids, begin + static_cast<std::int64_t>(i));
+    if (id >= experts || skipped(skip, id)) continue;
+    chosen[i] = static_cast<std::int32_t>(id);
+    ++offset[static_cast<std::size_t>(id) + 1];
   }
   for (std::size_t e = 0; e < static_cast<std::size_t>(experts); ++e) offset[e + 1] += offset[e];
   const auto rows = static_cast<std::size_t>(offset.back());
@@ -67,13 +72,13 @@ Routing::Routing(const Tensor& ids, const Tensor& weights, const Tensor* skip, i
   place.resize(rows);
   weight.resize(rows);
   std::vector<int> next(offset.begin(), offset.end() - 1);
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t id = id_at(ids, begin + i);
-    if (skipped(skip, id)) continue;
-    const auto row = static_cast<std::size_t>(next[static_cast<std::size_t>(id)]++);
-    token[row] = static_cast<std::int32_t>(i / k);
-    place[row] = static_cast<std::int32_t>(i);
-    weight[row] = weight_at(weights, begin + i);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (chosen[i] < 0) continue;
+    const auto row = static_cast<std::size_t>(next[static_cast<std::size_t>(chosen[i])]++);
+    const auto at = static_cast<std::int64_t>(i);
+    token[row] = static_cast<std::int32_t>(at / k);
+    place[row] = static_cast<std::int32_t>(at);
+    weight[row] = weight_at(weights, begin + at);
   }
   for (int e = 0; e < experts; ++e) {
     const int from = offset[static_cast<std::size_t>(e)];

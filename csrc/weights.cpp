@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "dispatch.h"
@@ -39,6 +40,11 @@ Shape shape_of(const Kernels& kernels, const Tensor& codes, const Tensor& scales
   }
   const std::int64_t n = codes.shape[0];
   const std::int64_t k = codes.shape[1];
+  constexpr std::int64_t kMost = std::numeric_limits<int>::max() - kRows;
+  if (n > kMost || k > kMost) {
+    throw std::invalid_argument(codes.name + ": shape " + text(codes.shape) + ", wanted at most " +
+                                std::to_string(kMost) + " rows and columns");
+  }
   if (!kernels.integers->grouped) {
     scales.want({DType::float32}, {n});
     return {static_cast<int>(n), static_cast<int>(k), 0};

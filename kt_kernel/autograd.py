@@ -74,9 +74,11 @@ class _MoEFunction(torch.autograd.Function):
         weights: Tensor,
         *loras: Tensor,
     ) -> Tensor:
-        output, ticket = wrapper._forward_ticket(hidden_states, expert_ids, weights, save)
-        if save:
-            token = torch.frombuffer(_Slot(wrapper, ticket), dtype=torch.int64)
+        ticket = wrapper._new_ticket(save)
+        slot = _Slot(wrapper, ticket) if save else None  # from here on whatever ends this frees it
+        output = wrapper._forward_ticket(hidden_states, expert_ids, weights, ticket)
+        if slot is not None:
+            token = torch.frombuffer(slot, dtype=torch.int64)
             # Backward reads the adapters where they are; torch checks that nobody changed them.
             ctx.save_for_backward(token, *loras)
             ctx.routing_dtype = weights.dtype
@@ -91,10 +93,11 @@ class _MoEFunction(torch.autograd.Function):
             )
         token, *loras = ctx.saved_tensors
         slot = _find(token)
-        slot.wrapper._use_lora(loras)
-        grad_input, grad_loras, grad_weights = slot.wrapper._backward_ticket(
-            slot.ticket, grad_output.contiguous(), ctx.needs_input_grad[4]
-        )
+        with slot.wrapper._lock:  # other threads may have adapters of their own
+            slot.wrapper._use_lora(loras)
+            grad_input, grad_loras, grad_weights = slot.wrapper._backward_ticket(
+                slot.ticket, grad_output.contiguous(), ctx.needs_input_grad[4]
+            )
         slot.used = True
         if grad_weights is not None:
             grad_weights = grad_weights.to(ctx.routing_dtype)
@@ -120,8 +123,9 @@ def moe(
     was changed in place since the forward, for a second backward through the same forward, and for
     create_graph=True.
     """
-    wrapper._use_lora(loras)
     wanted = any(tensor.requires_grad for tensor in (hidden_states, weights, *loras))
     save = wanted and torch.is_grad_enabled()
     apply: Callable[..., Tensor] = _MoEFunction.apply
-    return apply(wrapper, save, hidden_states, expert_ids, weights, *loras)
+    with wrapper._lock:  # other threads may have adapters of their own
+        wrapper._use_lora(loras)
+        return apply(wrapper, save, hidden_states, expert_ids, weights, *loras)

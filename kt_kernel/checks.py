@@ -32,6 +32,7 @@ MASK: Dtypes = {torch.bool: "bool"}
 _NAMES: Dtypes = {**ACTIVATIONS, **EXPERT_IDS, **MASK, torch.int8: "int8"}
 
 GROUP_SIZES = (32, 64, 128)
+SIZE, LORA_RANK = 2**24, 256  # at most, as the extension has it
 
 # kt-kernel's keywords that are not built yet, at the value that asks for nothing.
 NEUTRAL: Mapping[str, object] = {
@@ -75,6 +76,11 @@ def integer(name: str, value: object, low: int = 1, high: int = 2**31 - 1) -> in
     return number
 
 
+def size(name: str, value: object) -> int:
+    """`value` as an int from 1 to `SIZE`; TypeError or ValueError."""
+    return integer(name, value, high=SIZE)
+
+
 def group_size(value: int, hidden_size: int, moe_intermediate_size: int, parts: int) -> None:
     """ValueError unless groups of `value` columns divide the rows of all matrices and parts."""
     if value not in GROUP_SIZES:
@@ -92,10 +98,24 @@ def positive(name: str, value: object) -> float:
     """`value` as a finite float above zero; TypeError or ValueError otherwise."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name}: wanted a number, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name}: wanted a finite number above 0, got {value!r}")
     return number
+
+
+def scaling(alpha: float, rank: int) -> float:
+    """lora_alpha / lora_rank; ValueError where float32, with which it multiplies, has no such."""
+    found, limits = alpha / rank, torch.finfo(torch.float32)
+    if not limits.tiny <= found <= limits.max:
+        raise ValueError(
+            f"lora_alpha: wanted lora_alpha / lora_rank from {limits.tiny:.2g} to "
+            f"{limits.max:.2g}, got {alpha:g} / {rank}"
+        )
+    return found
 
 
 def folder(name: str, value: object) -> str:
@@ -108,7 +128,7 @@ def folder(name: str, value: object) -> str:
         raise TypeError(f"{name}: wanted a path or None, got {type(value).__name__}") from None
     if not os.path.isdir(path):
         raise ValueError(f"{name}: wanted a folder that exists, got {path!r}")
-    return path
+    return os.path.abspath(path)  # wherever the process is when it loads
 
 
 def tensor(name: str, value: object) -> torch.Tensor:

@@ -89,14 +89,15 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
         self.method = method
         self.mode = self._method.mode
         self.layer_idx = checks.integer("layer_idx", layer_idx, 0)
-        self.num_experts = checks.integer("num_experts", num_experts)
-        self.num_experts_per_tok = checks.integer("num_experts_per_tok", num_experts_per_tok)
-        self.hidden_size = checks.integer("hidden_size", hidden_size)
-        self.moe_intermediate_size = checks.integer("moe_intermediate_size", moe_intermediate_size)
-        self.lora_rank = checks.integer("lora_rank", lora_rank)
+        self.num_experts = checks.size("num_experts", num_experts)
+        self.num_experts_per_tok = checks.size("num_experts_per_tok", num_experts_per_tok)
+        self.hidden_size = checks.size("hidden_size", hidden_size)
+        self.moe_intermediate_size = checks.size("moe_intermediate_size", moe_intermediate_size)
+        most = checks.LORA_RANK if self._method.sft else checks.SIZE
+        self.lora_rank = checks.integer("lora_rank", lora_rank, high=most)
         self.lora_alpha = checks.positive("lora_alpha", lora_alpha)
-        self.lora_scaling = self.lora_alpha / self.lora_rank
-        self.max_cache_depth = checks.integer("max_cache_depth", max_cache_depth)
+        self.lora_scaling = checks.scaling(self.lora_alpha, self.lora_rank)
+        self.max_cache_depth = checks.size("max_cache_depth", max_cache_depth)
         threads = ext.cpu_count() if cpuinfer_threads is None else cpuinfer_threads
         self.cpuinfer_threads = checks.integer("cpuinfer_threads", threads)
         self.threadpool_count = checks.integer("threadpool_count", threadpool_count)
@@ -116,12 +117,12 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
                 self.moe_intermediate_size,
                 self.threadpool_count,
             )
-        self.gpu_experts_mask = checks.gpu_mask(gpu_experts_mask, num_gpu_experts, self.num_experts)
+        self._mask = checks.gpu_mask(gpu_experts_mask, num_gpu_experts, self.num_experts)
         self.num_gpu_experts = 0
         self._skip: ext.Tensor | None = None
-        if self.gpu_experts_mask is not None:
-            self.num_gpu_experts = int(self.gpu_experts_mask.sum())
-            self._skip = checks.own("gpu_experts_mask", self.gpu_experts_mask)
+        if self._mask is not None:
+            self.num_gpu_experts = int(self._mask.sum())
+            self._skip = checks.own("gpu_experts_mask", self._mask)
         self.offload_folder = checks.folder("offload_folder", offload_folder)
         self._shapes = shapes(self.hidden_size, self.moe_intermediate_size)
         sizes = self.num_experts, self.hidden_size, self.moe_intermediate_size, self.lora_rank
@@ -144,6 +145,11 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
             chunk_tokens=self.chunked_prefill_size,
             folder=os.fsencode(self.offload_folder),
         )
+
+    @property
+    def gpu_experts_mask(self) -> torch.Tensor | None:
+        """The experts that are computed elsewhere, True in a bool [E]; None: none are."""
+        return self._mask
 
     def init_lora_weights(
         self,
@@ -189,7 +195,7 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
         """The output of an inference method; arguments and errors as of `forward_sft`."""
         if self._lora is not None:
             raise RuntimeError(f"forward: {self.method} is no inference method, call forward_sft")
-        return self._forward_ticket(hidden_states, expert_ids, weights, False)[0]
+        return self._forward_ticket(hidden_states, expert_ids, weights, 0)
 
     def forward_sft(
         self,
@@ -213,9 +219,15 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
         when all of max_cache_depth slots are held.
         """
         self._adapters("forward_sft")
-        output, ticket = self._forward_ticket(hidden_states, expert_ids, weights, save_for_backward)
-        if ticket:
-            self._saved.add(ticket)
+        ticket = self._new_ticket(save_for_backward)
+        try:
+            output = self._forward_ticket(hidden_states, expert_ids, weights, ticket)
+            if ticket:
+                self._saved.add(ticket)
+        except BaseException:
+            self._saved.discard(ticket)
+            self._release(ticket)
+            raise
         return output
 
     @overload
@@ -250,7 +262,8 @@ class KTMoEWrapper(LoadingCalls, TicketCalls):
         try:
             dx, loras, dr = self._backward_ticket(ticket, grad_output, routing_weights_grad)
         except BaseException:
-            self._saved.add(ticket)
+            if self._is_saved(ticket):
+                self._saved.add(ticket)
             raise
         return (dx, loras) if dr is None else (dx, loras, dr)
 

@@ -71,7 +71,9 @@ class Layer:
         output: Tensor,
         save: bool,
         skip: Tensor | None = None,
+        ticket: int = 0,
     ) -> int: ...
+    def next_ticket(self) -> int: ...
     def backward(
         self,
         ticket: int,

@@ -58,7 +58,8 @@ class KTMoELayer(nn.Module):
             wrapper.lora_rank,
         )
         for name, shape in shapes.items():
-            self.register_parameter(name, nn.Parameter(torch.empty(shape, dtype=dtype)))
+            parameter = nn.Parameter(torch.empty(shape, dtype=dtype, device="cpu"))
+            self.register_parameter(name, parameter)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -103,7 +104,7 @@ class KTMoELayer(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KTMoELayer:
         """Where `.to()`, `.cuda()`, `.half()` and their like end: refuses before anything moves."""
         for dtype in {parameter.dtype for parameter in self.parameters()}:
-            moved = fn(torch.empty(0, dtype=dtype))
+            moved = fn(torch.empty(0, dtype=dtype, device="cpu"))
             if not moved.is_cpu:
                 raise RuntimeError(
                     f"KTMoELayer computes on the CPU and cannot move to {moved.device}: leave it "

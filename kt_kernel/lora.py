@@ -52,6 +52,9 @@ class LoraTensors:
                     f"got {alias.dtype}"
                 )
         with self._lock:
+            # An interrupt may come when the layer has the new ones and nobody here knows: they are
+            # kept alive, and the next pass gives the layer what `_tensors` says.
+            self._held, self._addresses = [*self._held, *held], []
             layer.set_lora(views)
             self._tensors = list(tensors)
             self._held = held

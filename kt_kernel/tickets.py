@@ -31,7 +31,13 @@ class SavedForwards:
 
     def add(self, ticket: int) -> None:
         """Makes it this thread's newest."""
-        self._entries.append((threading.get_ident(), ticket))
+        with self._lock:
+            self._entries.append((threading.get_ident(), ticket))
+
+    def discard(self, ticket: int) -> None:
+        """Takes it off the list if it is there."""
+        with self._lock:
+            self._entries = [entry for entry in self._entries if entry[1] != ticket]
 
     def take(self) -> int:
         """The newest ticket, no longer in the list; RuntimeError when there is none."""
@@ -58,14 +64,22 @@ class TicketCalls:
     _lora: LoraTensors | None  # None for inference methods
     _skip: ext.Tensor | None  # the experts computed elsewhere
 
+    def _new_ticket(self, save: bool) -> int:
+        """Of a forward to come; 0 where it is to save nothing.
+
+        Who asks has to `_release` it when anything ends what follows. Python raises
+        KeyboardInterrupt after a call of the extension is done and before its result is anybody's.
+        """
+        return self._open().next_ticket() if save else 0
+
     def _forward_ticket(
         self,
         hidden_states: torch.Tensor,
         expert_ids: torch.Tensor,
         weights: torch.Tensor,
-        save: bool,
-    ) -> tuple[torch.Tensor, int]:
-        """Output and the ticket of the cache slot (0 when nothing is saved)."""
+        ticket: int,
+    ) -> torch.Tensor:
+        """The output; what backward needs is saved under the ticket, unless that is 0."""
         layer = self._ready()
         qlen = checks.rows("hidden_states", hidden_states)
         token, slot = (qlen, self.hidden_size), (qlen, self.num_experts_per_tok)
@@ -74,7 +88,8 @@ class TicketCalls:
         routing = checks.view("weights", weights, checks.ROUTING_WEIGHTS, slot, _PER_SLOT)
         output = torch.empty_like(hidden_states)
         y = checks.own("output", output)
-        return output, layer.forward(x, ids, routing, y, save, self._skip)
+        layer.forward(x, ids, routing, y, ticket != 0, self._skip, ticket)
+        return output
 
     def _backward_ticket(
         self, ticket: int, grad_output: torch.Tensor, routing_weights_grad: bool
@@ -95,9 +110,18 @@ class TicketCalls:
         return grad_input, loras, grad_weights
 
     def _release(self, ticket: int) -> None:
-        """Frees the cache slot of a `_forward_ticket` without a backward."""
-        if self._layer is not None:
-            self._layer.release(ticket)
+        """Frees the cache slot of a `_forward_ticket` without a backward, if there is one."""
+        layer = self._layer  # another thread may close it
+        if layer is not None and ticket:
+            layer.release(ticket)
+
+    def _is_saved(self, ticket: int) -> bool:
+        """Whether a backward may still take it."""
+        try:
+            self._open().saved_tokens(ticket)
+        except RuntimeError:
+            return False
+        return True
 
     def _open(self) -> ext.Layer:
         if self._layer is None:

@@ -199,7 +199,13 @@ CONSTRUCTOR_FAULTS = [
     ("lora_alpha", 0.0, ValueError, "lora_alpha"),
     ("lora_alpha", NAN, ValueError, "lora_alpha"),
     ("lora_alpha", "32", TypeError, "lora_alpha"),
-    ("lora_rank", 257, ValueError, "rank"),
+    ("lora_alpha", 10**400, ValueError, "lora_alpha"),
+    ("lora_alpha", 1e40, ValueError, "lora_alpha: wanted lora_alpha / lora_rank from"),
+    ("lora_alpha", 1e-60, ValueError, "lora_alpha: wanted lora_alpha / lora_rank from"),
+    ("lora_rank", 257, ValueError, "lora_rank: wanted 1 to 256, got 257"),
+    ("moe_intermediate_size", 2**25, ValueError, "moe_intermediate_size: wanted 1 to 16777216"),
+    ("num_experts_per_tok", 2**25, ValueError, "num_experts_per_tok: wanted 1 to 16777216"),
+    ("max_cache_depth", 2**25, ValueError, "max_cache_depth: wanted 1 to 16777216"),
     ("threadpool_count", 5, ValueError, "threadpool_count=5 does not divide moe_intermediate_size"),
     ("method", "AMXBF15", ValueError, "method: 'AMXBF15' is unknown; available: AMXBF16_SFT"),
     ("method", None, ValueError, "method"),
@@ -218,6 +224,14 @@ CONSTRUCTOR_FAULTS = [
 def test_the_constructor_refuses(name, value, error, message):
     with pytest.raises(error, match=message):
         wrapper(**{name: value})
+
+
+def test_the_mask_is_read_and_not_set():
+    mask = torch.tensor([True, False, True, False, False])
+    layer = wrapper(gpu_experts_mask=mask)
+    assert torch.equal(layer.gpu_experts_mask, mask)
+    with pytest.raises(AttributeError):
+        layer.gpu_experts_mask = None
 
 
 def test_mask_and_count_must_agree():

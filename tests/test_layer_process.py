@@ -149,6 +149,39 @@ def test_a_layer_may_be_looked_at_while_it_works(isa):
     in_threads(work, look)
 
 
+def test_ids_that_change_while_they_are_read_cost_no_more_than_the_result():
+    """A process of its own, which a write past a buffer's end would end."""
+    code = """
+import threading, torch
+from native_layer import Sizes, forward, make_layer, make_problem
+sizes = Sizes(experts=64, hidden=8, inter=8, top_k=8, tokens=4000, rank=1)
+problem = make_problem(sizes)
+layer, done = make_layer(problem), threading.Event()
+one, other = torch.zeros_like(problem.ids), torch.full_like(problem.ids, 63)
+def change():
+    while not done.is_set():
+        problem.ids.copy_(one)
+        problem.ids.copy_(other)
+thread = threading.Thread(target=change)
+thread.start()
+for _ in range(200):
+    forward(layer, problem, save=False)
+done.set()
+thread.join()
+print("survived")
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_CHECK_": "3"},
+    )
+    assert (done.returncode, done.stdout) == (0, "survived\n"), done.stderr
+
+
 def test_a_forked_child_works(isa):
     problem = make_problem(BUSY)
     layer = make_layer(problem, threads=2)

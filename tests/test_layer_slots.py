@@ -57,6 +57,23 @@ def test_a_full_cache_refuses_and_loses_nothing(isa):
     assert layer.cache_used == 2
 
 
+def test_a_ticket_may_be_had_before_the_forward():
+    problem = make_problem(Sizes())
+    layer = make_layer(problem, cache_depth=2)
+    output, first = forward(layer, problem)
+    ticket = layer.next_ticket()
+    inputs = [view(t) for t in (problem.x, problem.ids, problem.weights, output)]
+    layer.release(ticket)  # nothing is saved under it yet, which is no error
+    assert layer.forward(*inputs, True, None, ticket) == ticket
+    assert ticket not in (0, first)
+    assert layer.saved_tokens() == layer.saved_tokens(ticket) == 9
+    for taken in (ticket, first, -1):
+        with pytest.raises(ValueError, match=f"ticket is {taken}, wanted 0"):
+            layer.forward(*inputs, True, None, taken)
+    layer.release(ticket)
+    assert layer.cache_used == 1
+
+
 def test_release(isa):
     problem = make_problem(Sizes())
     layer = make_layer(problem, cache_depth=3)

@@ -1,6 +1,8 @@
 """The module as modules are used: optimizers, state, copies, what it refuses."""
 
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -110,6 +112,40 @@ def test_moves_that_the_layer_cannot_make_are_refused_and_change_nothing():
         layer.to(torch.float64)
     assert layer.to("cpu") is layer
     assert torch.equal(run(layer, batch), output)
+
+
+def test_the_default_device_does_not_matter():
+    wrapper = make_layer().wrapper
+    with torch.device("meta"):
+        layer = KTMoELayer(wrapper)
+        assert {parameter.device.type for parameter in layer.parameters()} == {"cpu"}
+        assert layer.float() is layer
+
+
+def test_threads_with_adapters_of_their_own_share_the_experts(monkeypatch):
+    wrapper, batch = make_layer().wrapper, make_batch()
+    layers = [KTMoELayer(wrapper) for _ in range(2)]
+    for layer in layers:
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter, std=0.1)
+    use = type(wrapper)._use_lora
+
+    def slowly(self, tensors):
+        use(self, tensors)
+        time.sleep(0.005)  # for the other thread to come between
+
+    def results(layer):
+        layer.zero_grad()
+        output = run(layer, batch)
+        output.backward(batch.grad_output)
+        return [output.detach(), *(parameter.grad for parameter in layer.parameters())]
+
+    alone = list(map(results, layers))
+    monkeypatch.setattr(type(wrapper), "_use_lora", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(10):
+            for found, wanted in zip(threads.map(results, layers), alone, strict=True):
+                assert all(map(torch.equal, found, wanted))
 
 
 def test_pickling_is_refused():

@@ -100,6 +100,15 @@ def test_a_folder_that_went_away_is_named_and_loading_can_be_tried_again(tmp_pat
     assert load(layer)._layer.loaded
 
 
+def test_a_relative_folder_is_that_of_the_constructor(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    layer = make("AMXINT8_SFT", offload_folder="folder")
+    monkeypatch.chdir("/")
+    assert layer.offload_folder == str(tmp_path / "folder")
+    assert len(mapped(load(layer).offload_folder)) == 1
+
+
 FULL = f"""
 import resource, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})

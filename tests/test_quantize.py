@@ -238,3 +238,14 @@ DEQUANTIZE_FAULTS = [
 def test_dequantize_refuses(codes, scales, method, error, message):
     with pytest.raises(error, match=message):
         dequantize(codes, scales, method)
+
+
+def test_more_rows_than_are_counted_are_refused_before_any_is_read():
+    rows = 2**32 + 16
+    codes = ext.Tensor("codes", 64, "int8", [rows, 8])
+    weights = ext.Tensor("weight", 64, "bfloat16", [rows, 8])
+    scales = ext.Tensor("scales", 64, "float32", [rows])
+    with pytest.raises(ValueError, match=r"codes: shape \[4294967312, 8\], wanted at most"):
+        ext.quantize("int8", weights, codes, scales)
+    with pytest.raises(ValueError, match="wanted at most"):
+        ext.dequantize("int8", codes, scales, weights)

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
@@ -50,9 +51,16 @@ Memory::Memory(std::size_t bytes, const std::string& folder) {
   if (bytes == 0) return;
   const std::size_t size = round_up(bytes, kPage);
   const File file(folder);
-  // All of it now: a page that finds no room when it is written ends the process.
-  if (const int error = posix_fallocate(file.descriptor(), 0, static_cast<off_t>(size))) {
-    fail("no room for " + std::to_string(size) + " bytes", folder, error);
+  // All of it now: a page that finds no room when it is written ends the process. In pieces that
+  // are done before the next of a timer's signals, which interrupt it on some file systems.
+  constexpr std::size_t kPiece = std::size_t{64} << 20;
+  for (std::size_t at = 0; at < size; at += kPiece) {
+    const std::size_t piece = std::min(kPiece, size - at);
+    int error = EINTR;
+    while (error == EINTR) {
+      error = posix_fallocate(file.descriptor(), static_cast<off_t>(at), static_cast<off_t>(piece));
+    }
+    if (error != 0) fail("no room for " + std::to_string(size) + " bytes", folder, error);
   }
   void* const p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.descriptor(), 0);
   if (p == MAP_FAILED) fail("cannot map a file", folder, errno);
