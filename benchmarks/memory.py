@@ -1,8 +1,7 @@
 """Memory: peaks of one forward and of one training step, and what a loaded weight takes.
 
 Peaks are of the whole process, Python and PyTorch in it, but not of loading: the source of the
-weights is freed and the kernel's mark of the peak set back before the call. The core takes memory
-in whole huge pages of 2 MiB, which is much beside quick-compute's weights. Linux only, as all of
+weights is freed and the kernel's mark of the peak set back before the call. Linux only, as all of
 the project.
 """
 

@@ -1,6 +1,6 @@
 // What one pair of (instruction set, weight format) offers to the layer's walk: the layer binds
-// one table at construction and calls through it, once per task. The bodies are the templates of
-// ops/, compiled for the pair in isa/*.cpp.
+// one table at construction and calls through it, once for each block of rows. The bodies are the
+// templates of ops/, compiled for the pair in isa/*.cpp.
 #pragma once
 
 #include "types.h"
@@ -39,7 +39,6 @@ struct Integers {
 };
 
 struct Kernels {
-  const char* isa;
   const char* format;
 
   std::size_t (*packed_bytes)(const Shape& shape);

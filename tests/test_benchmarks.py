@@ -84,7 +84,7 @@ def test_quick_is_the_sft_methods_on_the_quick_presets_all_errors_and_the_import
 
 def test_the_inference_methods_are_in_the_suites_that_say_something_of_them(suites):
     measured = {b.name.split(".", 1)[1] for b in suites if repr("AMXINT4_KGroup") in b.params[0]}
-    assert measured == {
+    assert measured >= {
         "Forward.time_forward",
         "Memory.track_bytes_per_weight",
         "Memory.peakmem_forward",

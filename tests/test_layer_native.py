@@ -22,7 +22,6 @@ from kt_kernel._native import ext
 # Of inputs that bfloat16 holds: what remains is the rounding of what passes between the kernels.
 # WORST is of a single number, in units of the tensor's root mean square.
 OUTPUT, GRADIENT, WORST = 0.004, 0.006, 0.25
-PLACES = ["gate_a", "gate_b", "up_a", "up_b", "down_a", "down_b"]
 
 SIZES = [
     Sizes(),

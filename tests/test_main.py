@@ -55,7 +55,8 @@ def test_products_of_16_bits_come_behind_vbmi_on_intel():
     order = ["avx512_bf16", "avx512_vbmi"]
     if found and found[1] == "GenuineIntel":
         order.reverse()
-    assert names == ["amx", *order, "avx512_vnni", "avx512_f32", "avx2", "portable"]
+    known = ["amx", *order, "avx512_vnni", "avx512_f32", "avx2", "portable"]
+    assert [name for name in names if name in known] == known
 
 
 def test_the_screen():

@@ -14,7 +14,7 @@ from tools.peers import __main__ as peers
 from tools.peers import cells, decode, overhead, routing, sweep, threads, turns
 from tools.peers.kt_kernel_peer import KtKernel, PeerError
 
-BF16, INT8, INT4, KGROUP = presets.SFT_METHODS
+BF16, INT8, INT4, KGROUP, *_ = presets.SFT_METHODS
 TINY = presets.Preset(experts=3, hidden=256, intermediate=128, top_k=2, tokens=6, lora_rank=8)
 
 
@@ -85,6 +85,11 @@ def test_a_run_measures_prints_and_draws_all_its_parts(tiny, tmp_path, capsys, m
     missing = [INT4, PASSES[0]], [INT4, PASSES[1]], [INT8, PASSES[0]], [KGROUP, PASSES[1]]
     assert all(peers_of[tuple(cell)] is None for cell in missing)
     assert "C errs by 200.0%" in shown
+    assert "where its class trains, the time inside its kernels." in shown
+    assert (
+        "where it does not, a call's time by the clock, without LoRA, which ours computes." in shown
+    )
+    assert "kt-kernel's groups are of 32, not 128.\n" in shown
     assert f"{INT4}: kt-kernel: no such class" in shown
     assert len(results["sweep"]) == 2 * 2 * len(presets.SFT_METHODS)
     subjects = {finding["subject"] for finding in results["findings"]}

@@ -74,16 +74,6 @@ inline void ldtilecfg(const void* memory) {
   unit = next;  // the tiles' data are zero
 }
 
-inline void sttilecfg(void* memory) {
-  std::uint8_t bytes[64] = {};
-  bytes[0] = static_cast<std::uint8_t>(unit.palette);
-  for (int t = 0; t < kTiles; ++t) {
-    bytes[16 + 2 * t] = static_cast<std::uint8_t>(unit.tiles[t].colsb);
-    bytes[48 + t] = static_cast<std::uint8_t>(unit.tiles[t].rows);
-  }
-  std::memcpy(memory, bytes, sizeof bytes);
-}
-
 inline Tile& configured(const char* instruction, int t) {
   if (unit.palette == 0) fault(instruction, "#UD: the tiles are not configured");
   if (t < 0 || t >= kTiles) fault(instruction, "#UD: no such tile");

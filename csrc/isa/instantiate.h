@@ -7,7 +7,6 @@ namespace {
 template <class I, class F>
 constexpr Kernels make_kernels() {
   Kernels table{};
-  table.isa = I::kName;
   table.format = F::kName;
   table.packed_bytes = F::bytes;
   table.pack = F::template pack<I>;

@@ -78,13 +78,29 @@ def report(results: dict) -> str:
         lines += ["Ratios are the peer's time over ours; ! is under the target, or slower than it."]
         if not machine["kind"]:
             lines.append(f"There is no table of targets for this CPU, only for {kinds}.")
-        if any("KGroup" in cell["method"] and "kt" in cell for cell in results["cells"]):
-            lines.append("kt-kernel's groups are of 32 and its LoRA rank with them 8, not 128, 16.")
+        lines += kt_lines(results["cells"])
     if results["findings"]:
         lines += ["", table.findings_table(results["findings"]), "", "! misses its bar."]
     if results["sweep"]:
         lines += ["", *(sweep.cliffs(results["sweep"]) or ["The sweep has no cliff."])]
     return "\n".join(lines)
+
+
+def kt_lines(cells: list[dict]) -> list[str]:
+    """What must be known of kt-kernel's times in the table."""
+    theirs = {cell["method"]: cell["kt"] for cell in cells if "kt" in cell}
+    lines = []
+    for trains, said in (
+        (True, "where its class trains, the time inside its kernels"),
+        (False, "where it does not, a call's time by the clock, without LoRA, which ours computes"),
+    ):
+        if any(kt["trains"] == trains for kt in theirs.values()):
+            lines.append(f"kt-kernel's time is, {said}.")
+    grouped = [kt for method, kt in theirs.items() if "KGroup" in method]
+    if grouped:
+        rank = " and its LoRA rank with them 8, not 16" if grouped[0]["trains"] else ""
+        lines.append(f"kt-kernel's groups are of 32, not 128{rank}.")
+    return lines
 
 
 def draw(results: dict, folder: Path) -> list[str]:
@@ -115,8 +131,7 @@ def main(arguments: list[str] | None = None, rounds: int = ROUNDS) -> None:
                 about = kt.about()
         except PeerError as error:
             sys.exit(str(error))
-        line = f"kt-kernel {about['version']}, its build {about['build']}: kernels' own time"
-        results["notes"].append(line)
+        results["notes"].append(f"kt-kernel {about['version']}, its build {about['build']}")
     elif set(options.only) & set(cells.SHAPES):
         results["notes"].append(NO_KT)
     with lock.measuring("make peers"):

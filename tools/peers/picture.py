@@ -1,6 +1,7 @@
 """The pictures: the roofline with every method and shape on it, and the curves of the sweep."""
 
 import io
+import itertools
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -14,7 +15,8 @@ from .sweep import fractions
 
 # Told apart by people who see few colours, too (Okabe and Ito); the background is white in any
 # case, so that a page in dark colours shows them all.
-COLOURS = dict(zip(SFT_METHODS, ("#0072B2", "#D55E00", "#009E73", "#AA4499"), strict=True))
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#E69F00", "#56B4E9", "#000000")
+COLOURS = dict(zip(SFT_METHODS, itertools.cycle(PALETTE), strict=False))
 GREY, INK = "#767676", "#222222"
 MARKERS = "os^DvP"
 STYLE = {

@@ -26,4 +26,5 @@ def target(kind: str, shape: str, method: str, passes: str) -> float | None:
     shapes = TARGETS.get(kind, {})
     if shape not in shapes:
         return None
-    return shapes[shape][SFT_METHODS.index(method)][0 if passes == "forward" else 1]
+    figures = dict(zip(SFT_METHODS, shapes[shape], strict=False))
+    return figures[method][0 if passes == "forward" else 1] if method in figures else None

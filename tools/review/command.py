@@ -166,17 +166,17 @@ def review(arguments: list[str]) -> int:
     if not names:
         sys.exit(f"--only: got {options.only.pattern!r}, wanted what matches a row of rows.txt")
     notes, log, start = notes_before(base), "", time.monotonic()
-    try:
-        builds = both_builds((base, head))
-    except BuildError as error:
-        log = str(error)
-        missing = failed(log.splitlines()[0])
-        found = [judge.exact(name, missing, missing) for name in names]
-    else:
-        built = time.monotonic() - start
-        with lock.measuring("tools.review"):
+    with lock.measuring("tools.review"):  # builds, too: they would slow who measures
+        try:
+            builds = both_builds((base, head))
+        except BuildError as error:
+            log = str(error)
+            missing = failed(log.splitlines()[0])
+            found = [judge.exact(name, missing, missing) for name in names]
+        else:
+            built = time.monotonic() - start
             found, took = measure(builds, names)
-        notes += [*noise_note(found), f"Building took {built:.0f} s. {took}"]
+            notes += [*noise_note(found), f"Building took {built:.0f} s. {took}"]
     machine = Machine.get_defaults()
     where = f"{machine['cpu']}, {machine['num_cpu']} cores"
     text = markdown(Report(describe(head), describe(base), where, found, notes, log))
