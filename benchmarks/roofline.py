@@ -3,6 +3,8 @@
 A ratio survives another machine, and a noisy hour, better than a time does.
 """
 
+from statistics import median
+
 import torch
 from torch.nn.functional import silu
 
@@ -11,6 +13,7 @@ from .case import Case, finite, native
 from .presets import FORMATS, PARAM_NAMES, SFT_PARAMS, Format, Preset
 
 PASSES = ("forward", "forward+backward")
+TURNS = 21  # of the layer and the machine's limits
 
 
 def floating_point_operations(shape: Preset, passes: str) -> int:
@@ -30,15 +33,15 @@ def weight_bytes(shape: Preset, passes: str, bytes_per_weight: float) -> float:
     return shape.weights * bytes_per_weight * (1 if passes == "forward" else 2)
 
 
-# Other work on the machine only makes its limits look lower: the best of three counts.
-def peak(held: Format, threads: int) -> float:
+# Other work on the machine only makes its limits look lower: the best of some counts.
+def peak(held: Format, threads: int, milliseconds: int = 50, best_of: int = 3) -> float:
     """Operations per second of the format's products, on operands in L1."""
-    return max(native().peak("", held.name, threads, 50) for _ in range(3))
+    return max(native().peak("", held.name, threads, milliseconds) for _ in range(best_of))
 
 
-def bandwidth(threads: int, mebibytes: int = 256) -> float:
+def bandwidth(threads: int, mebibytes: int = 256, best_of: int = 3) -> float:
     """Bytes per second that all threads together read from memory."""
-    return max(native().read_bandwidth(threads, mebibytes) for _ in range(3))
+    return max(native().read_bandwidth(threads, mebibytes) for _ in range(best_of))
 
 
 def roof_seconds(
@@ -96,7 +99,7 @@ class Roofline:
 
     params = (*SFT_PARAMS, PASSES)
     param_names = (*PARAM_NAMES, "passes")
-    version = "2"
+    version = "3"
 
     def setup(self, method, preset, passes):
         self.case = Case(method, preset).load()
@@ -108,12 +111,12 @@ class Roofline:
     def track_times_over_roofline(self, method, preset, passes):
         held, threads = FORMATS[method], native().cpu_count()
         ours = self.case.forward if passes == "forward" else self.step
-        before = peak(held, threads), bandwidth(threads)
-        (seconds,) = timing.interleave([ours], seconds=0.5, at_least=5)
-        after = peak(held, threads), bandwidth(threads)
-        best = map(max, zip(before, after, strict=True))
-        roof = roof_seconds(self.case.shape, passes, held, *best)
-        return finite(seconds / roof, "time over the roofline")
+        ratios = []
+        for _ in range(TURNS):  # what slows the machine for a moment lowers its roof as well
+            limits = peak(held, threads, 5, best_of=1), bandwidth(threads, best_of=1)
+            (seconds,) = timing.interleave([ours], seconds=0, at_least=3)
+            ratios.append(seconds / roof_seconds(self.case.shape, passes, held, *limits))
+        return finite(median(ratios), "time over the roofline")
 
     track_times_over_roofline.unit = "x"
 
