@@ -1,6 +1,7 @@
 """What `KTMoEWrapper` computes, and what it asks of the native layer."""
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -236,7 +237,7 @@ def test_a_call_runs_no_operator_but_its_allocations():
     assert backward.names == ["empty_like"] * 7 + ["empty"]
 
 
-def test_the_native_layer_is_made_as_asked(monkeypatch):
+def test_the_native_layer_is_made_as_asked(monkeypatch, tmp_path):
     made = []
     monkeypatch.setattr(experts.ext, "Layer", lambda **options: made.append(options))
     monkeypatch.setattr(experts.ext, "cpu_count", lambda: 8)
@@ -246,6 +247,7 @@ def test_the_native_layer_is_made_as_asked(monkeypatch):
         cpuinfer_threads=7,
         threadpool_count=2,
         chunked_prefill_size=99,
+        offload_folder=tmp_path,
     )
     wrapper("BF16", cpuinfer_threads=9)
     sft, inference = made
@@ -262,8 +264,9 @@ def test_the_native_layer_is_made_as_asked(monkeypatch):
         "threads": 7,
         "cache_depth": 3,
         "chunk_tokens": 99,
+        "folder": os.fsencode(tmp_path),
     }
-    assert inference["lora_rank"] == 0
+    assert (inference["lora_rank"], inference["folder"]) == (0, b"")
     assert inference["threads"] == 8  # no more than there are cores
     wrapper()
     assert made[-1]["threads"] == 8
