@@ -48,8 +48,8 @@ class File {
 }  // namespace
 
 Memory::Memory(std::size_t bytes, const std::string& folder) {
-  if (bytes == 0) return;
   const std::size_t size = round_up(bytes, kPage);
+  if (size == 0) return;
   const File file(folder);
   // All of it now: a page that finds no room when it is written ends the process. In pieces that
   // are done before the next of a timer's signals, which interrupt it on some file systems.
