@@ -9,7 +9,7 @@ import pytest
 import torch
 from peers_results import LIMITS, made_up
 
-from benchmarks import case, inputs, presets, relative_error, timing
+from benchmarks import case, inputs, presets, relative_error
 from benchmarks.roofline import PASSES
 from kt_kernel.reference import compute_relative_error
 from tools import files
@@ -153,12 +153,28 @@ def test_cliffs_are_found_on_either_side():
 def test_turns_alternate_after_a_warm_up_and_may_time_themselves(monkeypatch):
     monkeypatch.setattr(turns, "WARM_UP", 0)
     calls = []
-    functions = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b") or 7.0}
+    functions = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b") or 0.7}
     times = turns.take_turns(functions, 3, "test", pause=0)
     assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
-    assert times["b"] == [7.0] * 3
+    assert times["b"] == [0.7] * 3
     assert len(times["a"]) == 3
     assert all(0 < value < 1 for value in times["a"])
+
+
+def test_who_takes_seconds_is_called_once(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(turns, "perf_counter", lambda: now[0])
+    calls = []
+
+    def spend(name, seconds):
+        calls.append(name)
+        now[0] += seconds
+
+    functions = {"slow": lambda: spend("slow", 30.0), "fast": lambda: spend("fast", 0.25)}
+    assert turns.take_turns(functions, 3, "test", pause=0) == {"slow": [30.0], "fast": [0.25] * 3}
+    assert calls == ["slow"] + ["fast"] * 4
+    del functions["fast"]
+    assert turns.take_turns(functions, 3, "test", pause=0) == {"slow": [30.0]}
 
 
 def test_uneven_routings_have_as_many_pairs_and_no_token_an_expert_twice():
@@ -225,7 +241,3 @@ def test_the_roofline_has_every_point_and_limit_and_is_the_same_again():
     assert picture.roofline_svg(told) == text
     told["cells"][0]["seconds"] *= 2
     assert picture.roofline_svg(told) != text
-
-
-def test_the_timed_things_are_timed_by_one_clock():
-    assert turns.clock is timing.clock

@@ -9,6 +9,7 @@ from benchmarks.inputs import make_lora
 from benchmarks.memory import give_back_free_memory
 from benchmarks.presets import BF16, FORMATS, PRESETS, SFT_METHODS
 from benchmarks.roofline import PASSES, bandwidth, peak
+from benchmarks.timing import SLOW
 from kt_kernel.methods import METHODS
 from kt_kernel.reference import compute_relative_error
 
@@ -47,16 +48,16 @@ def passes_of(case: Case, passes: str):
 
 
 def measure_shape(shape: str, rounds: int, kt: KtKernel | None, told) -> list[dict]:
-    """Cells of one shape, times in seconds; `told` takes a line on what kt-kernel cannot do."""
+    """Cells of one shape, times in seconds; `told` takes a line on what a peer cannot do."""
     first = Case(SFT_METHODS[0], PRESETS[shape])
     ours = {method: first.another(method).load() for method in SFT_METHODS}
-    cells = _against_torch(shape, first, ours, rounds)
+    cells = _against_torch(shape, first, ours, rounds, told)
     if kt is not None:
         _against_kt(shape, cells, ours, rounds, kt, told)
     return list(cells.values())
 
 
-def _against_torch(shape, first, ours, rounds):
+def _against_torch(shape, first, ours, rounds, told):
     """Our methods and all of PyTorch's in the same turns."""
     peers = {name: make(first) for name, make in BASELINES.items()}
     cells = {}
@@ -66,6 +67,8 @@ def _against_torch(shape, first, ours, rounds):
             functions[name] = peer.forward if passes == "forward" else peer.forward_backward
         times = take_turns(functions, rounds, f"{shape} {passes}: ours and PyTorch's")
         seconds = {name: median(values) for name, values in times.items()}
+        if once := ", ".join(name for name, values in times.items() if len(values) < rounds):
+            told(f"{shape}, {passes}: called once, as a call took {SLOW:g} s or more: {once}")
         for method in ours:
             cells[method, passes] = {
                 "shape": shape,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from time import perf_counter, sleep
 
-from benchmarks.timing import clock
+from benchmarks.timing import SLOW
 from tools.progress import progress
 
 # Between two calls: threads of PyTorch's pool look for work for about 20 ms after an operator,
@@ -22,7 +22,9 @@ def take_turns(
     """Times in seconds of each function: at least `rounds` of each, and for at least `seconds`.
 
     First each is called for WARM_UP seconds, once at least. Then all are called in turn, every
-    second turn in reverse order. A function that returns a float has measured itself.
+    second turn in reverse order. A function that returns a float has measured itself. One that took
+    SLOW seconds is not called again: its one call is its sample. (PyTorch's bf16 products take
+    minutes on CPUs without bf16 instructions.)
     """
 
     def measured(function):
@@ -34,16 +36,20 @@ def take_turns(
 
     times: dict[str, list[float]] = {name: [] for name in functions}
     with progress((rounds + 1) * len(functions), what) as bar:
-        for function in functions.values():
-            spent = clock(function)
-            while spent < WARM_UP:
-                spent += clock(function)
+        for name, function in functions.items():
+            end = perf_counter() + WARM_UP
+            times[name].append(measured(function))
+            while perf_counter() < end:
+                function()
             bar.update()
-        sleep(pause)
+        again = [name for name, (first,) in times.items() if first < SLOW]
+        for name in again:
+            times[name].clear()
+        bar.total = len(functions) + rounds * len(again)
         end = perf_counter() + seconds
         turn = 0
-        while turn < rounds or perf_counter() < end:
-            for name in times if turn % 2 == 0 else reversed(times):
+        while again and (turn < rounds or perf_counter() < end):
+            for name in again if turn % 2 == 0 else reversed(again):
                 times[name].append(measured(functions[name]))
                 bar.update()
             turn += 1
