@@ -144,6 +144,20 @@ def test_exact_product_of_some_columns(isa, axis, form, first, last):
         np.testing.assert_array_equal(result, expected[:, first:last], f"m {m}")
 
 
+@exact
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_sums_are_exact(isa, axis, form, sign):
+    """All codes are as large as they may be, but for one in each group, which makes the scale."""
+    n, k = 130, 384
+    codes = np.full((n, k), form.high)
+    codes[:, form.group - 1 :: form.group or k] = form.low
+    for m in FEW_AND_MANY:
+        a = np.full((m, k if axis == "k" else n), 127 * sign, np.float32)
+        product = a @ (codes.T if axis == "k" else codes)
+        result = form.product(isa, axis, bf16_bits(a), codes.astype(np.float32))
+        np.testing.assert_array_equal(result, product, f"m {m}")
+
+
 @formats
 @pytest.mark.parametrize("n", [1, 17, 250], ids=lambda n: f"n{n}")
 def test_weights_read_by_one_row_each(isa, form, n):

@@ -151,8 +151,10 @@ struct INT4KGroup {
 
   // For the integer products, as in shared/row_scaled.h.
   template <Axis axis>
+  static constexpr int kPanelBits = axis == Axis::k ? 4 : 8;
+  template <Axis axis>
   static constexpr int zero() {
-    return axis == Axis::k ? Block::kZero : BlockCodes<8>::kZero;
+    return 1 << (kPanelBits<axis> - 1);
   }
   template <Axis axis>
   static int panel_depth(const Shape& w) {

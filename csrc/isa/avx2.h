@@ -24,7 +24,8 @@ struct Avx2 {
   static constexpr int kDirectVectors = 1;
   static constexpr int kPrefetchAlongN = 512;
 
-  using Integer = struct Avx2Integer;
+  using Integer = struct Avx2Words;
+  using Integer4 = struct Avx2Bytes;
   using A = float;
   using Panel = float;
   using F = __m256;

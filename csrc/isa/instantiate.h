@@ -24,7 +24,7 @@ constexpr Kernels make_kernels() {
     table.round[static_cast<int>(n)] = round_rows<I, F, n>;
     table.gemm[static_cast<int>(k)] = gemm_integer<I, F, k>;
     table.gemm[static_cast<int>(n)] = gemm_integer<I, F, n>;
-    table.peak_round = integer_peak_round<typename I::Integer>;
+    table.peak_round = integer_peak_round<typename IntegerOf<I, F, k>::Type>;
   } else {
     table.gemm[static_cast<int>(Axis::k)] = gemm<I, F, Axis::k, Packed>;
     table.gemm[static_cast<int>(Axis::n)] = gemm<I, F, Axis::n, Packed>;

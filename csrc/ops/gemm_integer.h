@@ -6,6 +6,18 @@
 namespace kt {
 namespace {
 
+// The vocabulary of an instruction set for a format along an axis: one for codes of 4 bits where it
+// has one and the panel's are such.
+template <class I, class F, Axis axis>
+struct IntegerOf {
+  using Type = typename I::Integer;
+};
+template <class I, class F, Axis axis>
+  requires(F::template kPanelBits<axis> == 4) && requires { typename I::Integer4; }
+struct IntegerOf<I, F, axis> {
+  using Type = typename I::Integer4;
+};
+
 // Few rows straight from the blocks, columns of A's block from `column` on.
 template <class T, class F, Axis axis, int rows = T::kDirectRows>
 void direct_integer(const Packed& w, int m, int o, int vectors, int s, int depth,
@@ -109,13 +121,13 @@ int granule_of(const Shape& w, int wanted) {
 
 template <class I, class F, Axis axis>
 std::int64_t rounded_bytes(const Shape& w, int granule) {
-  return RoundedRow<typename I::Integer>::bytes(padded_sum<axis>(w),
-                                                granule_of<F, axis>(w, granule));
+  return RoundedRow<typename IntegerOf<I, F, axis>::Type>::bytes(padded_sum<axis>(w),
+                                                                 granule_of<F, axis>(w, granule));
 }
 
 template <class I, class F, Axis axis>
 void round_rows(const Rows& a, int m, const Packed& w, std::byte* out) {
-  using T = typename I::Integer;
+  using T = typename IntegerOf<I, F, axis>::Type;
   const int sum = padded_sum<axis>(w);
   const int granule = granule_of<F, axis>(w, a.granule);
   const float* const factor = axis == Axis::n ? F::sum_scales(w) : nullptr;
@@ -130,7 +142,7 @@ constexpr int kAheadColumns = 256;
 template <class I, class F, Axis axis>
 void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int terms, int out0,
                   int out1, Scratch& scratch) {
-  using T = typename I::Integer;
+  using T = typename IntegerOf<I, F, axis>::Type;
   const int sum = padded_sum<axis>(w[0]);
   const int ldc = round_up(out1 - out0, kLanes);
   // Along k a long run keeps the weights' lines in address order; along n one panel does. Scales

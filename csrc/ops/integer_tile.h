@@ -3,7 +3,8 @@
 //
 // Both operands advance by one dword per output and step: four products of 8 bits (VPDPBUSD) or two
 // of 16 (PMADDWD). Each output has an integer and a floating-point sum in registers, so a tile is
-// half as large as one of floating-point products.
+// half as large as one of floating-point products. A vocabulary whose sums are short ones, of 16
+// bits, has T::kShortSteps, which is how many steps fit in them.
 #pragma once
 
 namespace kt {
@@ -20,6 +21,27 @@ struct TileRows {
   int next;
   int granule;
 };
+
+// acc[i][j] += products of the next `steps` steps, short ones where T has such.
+template <class T, int rows, int wide>
+void add_steps(TileRows<T>& a, const typename T::Panel*& panel, int steps, int next,
+               typename T::Ints (&acc)[rows][wide]) {
+  using I = typename T::Vector;
+  constexpr int kRegisters = kLanes / I::kWidth;
+  for (int k = 0; k < steps; ++k, panel += kLanes * T::kStep, a.codes += T::kStep) {
+    typename T::Ints b[wide];
+    KT_UNROLL for (int j = 0; j < wide; ++j) {
+      b[j] = T::load_panel(panel + j / kRegisters * next + j % kRegisters * I::kWidth * T::kStep);
+    }
+    KT_UNROLL for (int i = 0; i < rows; ++i) {
+      const auto x = T::broadcast(a.codes + i * a.lda);
+      KT_UNROLL for (int j = 0; j < wide; ++j) acc[i][j] = T::dot(acc[i][j], b[j], x);
+    }
+  }
+}
+
+template <class T>
+concept HasShortSums = requires { T::kShortSteps; };
 
 // c[i][j] += w_scale[j] * sum over granules of scale[i] * (start[i] + sum of a * panel);
 // w_scale null: 1. Products are added by name: left to itself the compiler fuses them in the tile
@@ -42,15 +64,19 @@ void integer_tile(TileRows<T> a, const typename T::Panel* panel, int depth, cons
       KT_UNROLL for (int j = 0; j < kWide; ++j) acc[i][j] = first;
     }
     const int steps = min(left, a.granule) / T::kStep;
-    for (int k = 0; k < steps; ++k, panel += kLanes * T::kStep, a.codes += T::kStep) {
-      typename T::Ints b[kWide];
-      KT_UNROLL for (int j = 0; j < kWide; ++j) {
-        b[j] = T::load_panel(panel + j / kRegisters * next + j % kRegisters * I::kWidth * T::kStep);
+    if constexpr (HasShortSums<T>) {
+      for (int k = 0; k < steps; k += T::kShortSteps) {
+        typename T::Ints sums[rows][kWide];
+        KT_UNROLL for (int i = 0; i < rows; ++i) {
+          KT_UNROLL for (int j = 0; j < kWide; ++j) sums[i][j] = T::set1(0);
+        }
+        add_steps<T>(a, panel, min(T::kShortSteps, steps - k), next, sums);
+        KT_UNROLL for (int i = 0; i < rows; ++i) {
+          KT_UNROLL for (int j = 0; j < kWide; ++j) acc[i][j] = T::add_sums(acc[i][j], sums[i][j]);
+        }
       }
-      KT_UNROLL for (int i = 0; i < rows; ++i) {
-        const auto x = T::broadcast(a.codes + i * a.lda);
-        KT_UNROLL for (int j = 0; j < kWide; ++j) acc[i][j] = T::dot(acc[i][j], b[j], x);
-      }
+    } else {
+      add_steps<T>(a, panel, steps, next, acc);
     }
     KT_UNROLL for (int i = 0; i < rows; ++i) {
       const auto scale = I::set1(a.scale[i]);

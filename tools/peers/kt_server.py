@@ -25,11 +25,12 @@ import kt_kernel
 from benchmarks.inputs import LORA_NAMES, make_batch, make_lora, make_weights
 from benchmarks.presets import Preset
 
+# The class that trains, then those that only infer; the first that its build has is taken.
 CLASSES = {
-    "AMXBF16_SFT": ("AMXBF16_SFT_MOE", "AMXBF16_MOE"),
+    "AMXBF16_SFT": ("AMXBF16_SFT_MOE", "AMXBF16_MOE", "AVX2BF16_MOE"),
     "AMXINT8_SFT": ("AMXInt8_SFT_MOE", "AMXInt8_MOE"),
     "AMXINT4_SFT": ("AMXInt4_SFT_MOE", "AMXInt4_MOE"),
-    "AMXINT4_KGroup_SFT": ("AMXInt4_KGroup_SFT_MOE", "AMXInt4_KGroup_MOE"),
+    "AMXINT4_KGroup_SFT": ("AMXInt4_KGroup_SFT_MOE", "AMXInt4_KGroup_MOE", "AVX2RawInt4_MOE"),
 }
 GROUP, GROUP_RANK = 32, 8  # all that its class with groups takes
 native = kt_kernel.kt_kernel_ext
@@ -52,12 +53,13 @@ class Layer:
     """A layer of kt-kernel's: trains where its build for this CPU has the class, or only infers."""
 
     def __init__(self, method, shape, threads):
-        training, inference = CLASSES[method]
-        self.trains = hasattr(native.moe, training)
-        self.name = training if self.trains else inference
-        if not hasattr(native.moe, self.name):
-            raise LookupError(f"its build {kt_kernel.__cpu_variant__} has no {self.name}")
-        self.grouped = "KGroup" in self.name
+        names = CLASSES[method]
+        found = [name for name in names if hasattr(native.moe, name)]
+        if not found:
+            raise LookupError(f"its build {kt_kernel.__cpu_variant__} has no {' or '.join(names)}")
+        self.name = found[0]
+        self.trains = self.name == names[0]
+        self.grouped = "KGroup" in method
         if self.grouped:
             shape = Preset(**{**vars(shape), "lora_rank": GROUP_RANK})
         self.shape = shape

@@ -66,8 +66,11 @@ struct RowScaled {
     }
   }
 
-  // For the integer products: what the codes' zero is, how deep a panel may be, the
-  // scales of 16 outputs along k from sum s on, and what multiplies A's columns along n.
+  // For the integer products: how large the panel's codes are and what their zero is, how deep a
+  // panel may be, the scales of 16 outputs along k from sum s on, and what multiplies A's columns
+  // along n.
+  template <Axis axis>
+  static constexpr int kPanelBits = bits;
   template <Axis axis>
   static constexpr int zero() {
     return Block::kZero;
