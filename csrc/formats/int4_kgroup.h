@@ -157,8 +157,8 @@ struct INT4KGroup {
     return 1 << (kPanelBits<axis> - 1);
   }
   template <Axis axis>
-  static int panel_depth(const Shape& w) {
-    return axis == Axis::k ? min(w.group, kPanelDepth) : kPanelDepth;
+  static int panel_depth(const Shape& w, int most) {
+    return axis == Axis::k ? min(w.group, most) : most;
   }
   template <class I>
   static void output_scales(const Packed& w, int o, int s, float* out) {
@@ -186,7 +186,7 @@ struct INT4KGroup {
       alignas(64) float steps[kLanes];  // of a code, in steps of `back`
       const std::uint16_t* const scales = held.of(row, min(column, w.k - 1) / w.group);
       // Those that the next panel's depth has: a line of their own for each 16 rows, out of order.
-      __builtin_prefetch(scales + std::int64_t{kPanelDepth} * held.groups);
+      __builtin_prefetch(scales + std::int64_t{T::kPanelDepth} * held.groups);
       I::from_half(scales, steps);
       for (int i = 0; i < kLanes; i += I::kWidth) {
         I::store(steps + i, I::load(steps + i) * I::load(held.step + row + i));

@@ -110,7 +110,7 @@ struct Avx2FewRows {
   template <class F, int rows, class BlockOfA>
   static void direct_n(const Packed& w, int o, int vectors, int s, int depth, const BlockOfA& a,
                        int column, const std::byte* ahead, float* c, int ldc) {
-    typename F::template Decoder<T> decode[kPanelDepth / kLanes];
+    typename F::template Decoder<T> decode[T::kPanelDepth / kLanes];
     for (int v = 0, made = -1; v < vectors; ++v, ahead += F::Block::kSpan) {
       const int output = o + v * kLanes;
       if (made < 0 || !F::same_decoder(w, made, output)) {

@@ -15,6 +15,7 @@ struct Avx512Bytes {
   static constexpr int kParts = 4;
   static constexpr int kRows = 3;
   static constexpr int kVectors = 4;
+  static constexpr int kPanelDepth = 128;  // 64 outputs of 128 sums are 8 KiB, or 16 of words
 
   static Ints set1(std::int32_t x) { return _mm512_set1_epi32(x); }
   static Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }

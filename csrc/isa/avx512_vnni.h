@@ -91,7 +91,7 @@ struct VnniWith : Avx512Bytes {
     if constexpr (F::kIntegers.grouped) {
       alignas(64) float sums[rows][4][kLanes];  // of one group
       const Ints lanes = _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
-      const int run = F::template panel_depth<Axis::k>(w);
+      const int run = F::template panel_depth<Axis::k>(w, kPanelDepth);
       for (int k = 0; k < depth; k += a.granule) {
         const bool first = k % run == 0;
         const bool last = (k + a.granule) % run == 0;

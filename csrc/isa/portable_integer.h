@@ -16,6 +16,7 @@ struct PortableInteger {
   static constexpr int kParts = 16;
   static constexpr int kRows = 1;
   static constexpr int kVectors = 1;
+  static constexpr int kPanelDepth = 128;
   static constexpr int kStep = 2;
   static constexpr int kDirectRows = 0;  // always by way of a panel
   static constexpr int kStarts = 1;

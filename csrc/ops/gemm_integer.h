@@ -116,7 +116,7 @@ int padded_sum(const Shape& w) {
 }
 template <class F, Axis axis>
 int granule_of(const Shape& w, int wanted) {
-  return min(wanted, F::template panel_depth<axis>(w));
+  return F::template panel_depth<axis>(w, wanted);
 }
 
 template <class I, class F, Axis axis>
@@ -138,6 +138,7 @@ void round_rows(const Rows& a, int m, const Packed& w, std::byte* out) {
 }
 
 constexpr int kAheadColumns = 256;
+constexpr int kDirectColumns = 128;  // of few rows along n; they may share a scale
 
 template <class I, class F, Axis axis>
 void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int terms, int out0,
@@ -149,13 +150,14 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
   // and starts take three quarters of the codes' bytes at most (granules of 32) and lie behind
   // them.
   const int fit =
-      kABudget / (m * static_cast<int>(sizeof(typename T::A))) / kPanelDepth * kPanelDepth;
-  const int depth = min(sum, axis == Axis::k ? max(kPanelDepth, fit) : kPanelDepth);
+      kABudget / (m * static_cast<int>(sizeof(typename T::A))) / T::kPanelDepth * T::kPanelDepth;
+  const int depth = min(sum, axis == Axis::k ? max(T::kPanelDepth, fit) : T::kPanelDepth);
   // Few rows take the weights straight from memory: along k one group of rows, which is contiguous,
-  // all of it at once; along n 128 columns, which may share a scale.
+  // all of it at once.
   const bool few = m <= T::kDirectRows;
-  const int step = !few ? T::kVectors : axis == Axis::k ? 1 : kPanelDepth / kLanes;
-  const int panel = few && axis == Axis::k ? depth : F::template panel_depth<axis>(w[0]);
+  const int step = !few ? T::kVectors : axis == Axis::k ? 1 : kDirectColumns / kLanes;
+  const int panel =
+      few && axis == Axis::k ? depth : F::template panel_depth<axis>(w[0], T::kPanelDepth);
 
   // What is fetched ahead is the panel behind; of few rows, which take little time over a panel,
   // one 256 columns on: 16 or 32 KiB.

@@ -5,9 +5,6 @@
 namespace kt {
 namespace {
 
-// Columns of a panel of codes: 64 outputs of 128 sums are 8 KiB, or 16 of words.
-constexpr int kPanelDepth = 128;
-
 // A row of A rounded in an integer vocabulary T: codes of `columns` values (a multiple of kLanes),
 // then each granule's scale and start. Its values are scale * code; `start` is what a sum of
 // products begins with: minus the weights' zero point times the sum of the granule's codes. Where

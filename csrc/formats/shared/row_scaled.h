@@ -76,8 +76,8 @@ struct RowScaled {
     return Block::kZero;
   }
   template <Axis axis>
-  static int panel_depth(const Shape& /*w*/) {
-    return kPanelDepth;
+  static int panel_depth(const Shape& /*w*/, int most) {
+    return most;
   }
   template <class I>
   static void output_scales(const Packed& w, int o, int /*s*/, float* out) {
