@@ -151,10 +151,12 @@ struct INT4KGroup {
 
   // For the integer products, as in shared/row_scaled.h.
   template <Axis axis>
-  static constexpr int kPanelBits = axis == Axis::k ? 4 : 8;
+  static constexpr int panel_bits() {
+    return axis == Axis::k ? 4 : 8;
+  }
   template <Axis axis>
   static constexpr int zero() {
-    return 1 << (kPanelBits<axis> - 1);
+    return 1 << (panel_bits<axis>() - 1);
   }
   template <Axis axis>
   static int panel_depth(const Shape& w, int most) {

@@ -52,7 +52,8 @@ struct Avx2Bytes : Avx2Codes, Avx2FewRows<Avx2Bytes> {
 
   template <Axis axis>
   static Ints round(const float* values, A* out) {
-    Ints low, high;
+    Ints low;
+    Ints high;
     to_codes(values, low, high);
     __m128i codes = to_bytes(low, high);
     if constexpr (axis == Axis::n) {

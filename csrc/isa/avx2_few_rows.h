@@ -168,6 +168,10 @@ struct Avx2FewRows {
       }
     }
   }
+
+ private:
+  friend T;
+  Avx2FewRows() = default;
 };
 
 }  // namespace

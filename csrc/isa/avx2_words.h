@@ -66,7 +66,8 @@ struct Avx2Words : Avx2Codes, Avx2FewRows<Avx2Words> {
   static Ints round(const float* values, A* out) {
     const __m128i columns = _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
     const __m128i rows = _mm_setr_epi8(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
-    Ints low, high;
+    Ints low;
+    Ints high;
     to_codes(values, low, high);
     const __m128i codes = _mm_shuffle_epi8(to_bytes(low, high), axis == Axis::k ? columns : rows);
     store_register(out, _mm256_cvtepi8_epi16(codes));

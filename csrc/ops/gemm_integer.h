@@ -13,7 +13,7 @@ struct IntegerOf {
   using Type = typename I::Integer;
 };
 template <class I, class F, Axis axis>
-  requires(F::template kPanelBits<axis> == 4) && requires { typename I::Integer4; }
+  requires(F::template panel_bits<axis>() == 4) && requires { typename I::Integer4; }
 struct IntegerOf<I, F, axis> {
   using Type = typename I::Integer4;
 };

@@ -70,7 +70,9 @@ struct RowScaled {
   // panel may be, the scales of 16 outputs along k from sum s on, and what multiplies A's columns
   // along n.
   template <Axis axis>
-  static constexpr int kPanelBits = bits;
+  static constexpr int panel_bits() {
+    return bits;
+  }
   template <Axis axis>
   static constexpr int zero() {
     return Block::kZero;
