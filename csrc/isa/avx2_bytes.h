@@ -15,11 +15,6 @@ struct Avx2Bytes : Avx2Codes, Avx2FewRows<Avx2Bytes> {
   static constexpr int kStep = 4;
   static constexpr int kShortSteps = 8;
 
-  static Ints broadcast(const A* a) {
-    std::int32_t quad = 0;
-    __builtin_memcpy(&quad, a, 4);
-    return _mm256_set1_epi32(quad);
-  }
   static Ints dot(Ints acc, Ints weights, Ints x) {
     const Ints products = _mm256_maddubs_epi16(weights, x);
     __asm__("vpaddw %1, %0, %0" : "+x"(acc) : "x"(products));  // as in avx2_words.h

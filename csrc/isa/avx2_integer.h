@@ -61,6 +61,12 @@ struct Avx2Codes {
   }
 
   static Ints load_panel(const void* p) { return load_register(p); }
+  // A step's codes of A: a pair of words, or a quad of bytes.
+  static Ints broadcast(const void* a) {
+    std::int32_t codes = 0;
+    __builtin_memcpy(&codes, a, 4);
+    return _mm256_set1_epi32(codes);
+  }
   static constexpr int panel_size(int depth) { return depth * kLanes; }
 
   // Quads of four columns of eight rows, in order: put(quads, half of the rows, quad's number).

@@ -12,11 +12,6 @@ struct Avx2Words : Avx2Codes, Avx2FewRows<Avx2Words> {
   using Panel = std::int16_t;
   static constexpr int kStep = 2;
 
-  static Ints broadcast(const A* a) {
-    std::int32_t pair = 0;
-    __builtin_memcpy(&pair, a, 4);
-    return _mm256_set1_epi32(pair);
-  }
   static Ints dot(Ints acc, Ints weights, Ints x) {
     const Ints products = _mm256_madd_epi16(weights, x);
     // Through the intrinsic g++ 12 copies the sums: six instructions more to a step of 17.
