@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_clock import FakeClock
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import case, inputs, presets, relative_error, roofline, timing
@@ -218,20 +219,13 @@ def test_timings_take_turns(monkeypatch):
 
 
 def test_a_slow_function_is_called_once(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
-    calls = []
-
-    def spend(name, seconds):
-        calls.append(name)
-        now[0] += seconds
-
-    slow, fast = timing.interleave(
-        [lambda: spend("slow", 30.0), lambda: spend("fast", 0.25)], seconds=1.0
-    )
+    clock = FakeClock()
+    monkeypatch.setattr(timing, "perf_counter", clock)
+    functions = [clock.takes("slow", 30.0), clock.takes("fast", 0.25)]
+    slow, fast = timing.interleave(functions, seconds=1.0)
     assert (slow, fast) == (30.0, 0.25)
-    assert calls.count("slow") == 1
-    assert calls.count("fast") == 1 + 4
+    assert clock.calls.count("slow") == 1
+    assert clock.calls.count("fast") == 1 + 4
 
 
 def test_overhead_measures_the_layer_under_the_wrapper(tiny):

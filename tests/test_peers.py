@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from fake_clock import FakeClock
 from peers_results import LIMITS, made_up
 
 from benchmarks import case, inputs, presets, relative_error
@@ -162,17 +163,11 @@ def test_turns_alternate_after_a_warm_up_and_may_time_themselves(monkeypatch):
 
 
 def test_who_takes_seconds_is_called_once(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(turns, "perf_counter", lambda: now[0])
-    calls = []
-
-    def spend(name, seconds):
-        calls.append(name)
-        now[0] += seconds
-
-    functions = {"slow": lambda: spend("slow", 30.0), "fast": lambda: spend("fast", 0.25)}
+    clock = FakeClock()
+    monkeypatch.setattr(turns, "perf_counter", clock)
+    functions = {"slow": clock.takes("slow", 30.0), "fast": clock.takes("fast", 0.25)}
     assert turns.take_turns(functions, 3, "test", pause=0) == {"slow": [30.0], "fast": [0.25] * 3}
-    assert calls == ["slow"] + ["fast"] * 4
+    assert clock.calls == ["slow"] + ["fast"] * 4
     del functions["fast"]
     assert turns.take_turns(functions, 3, "test", pause=0) == {"slow": [30.0]}
 
