@@ -187,13 +187,17 @@ void bind_to_node(int node) {
 }
 
 int numa_nodes() {
-  int nodes = 0;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator("/sys/devices/system/node", error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("node") && name.size() > 4 && name[4] >= '0' && name[4] <= '9') ++nodes;
-  }
-  return nodes > 0 ? nodes : 1;
+  static const int found = [] {
+    int nodes = 0;
+    std::error_code error;
+    for (const auto& entry :
+         std::filesystem::directory_iterator("/sys/devices/system/node", error)) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with("node") && name.size() > 4 && name[4] >= '0' && name[4] <= '9') ++nodes;
+    }
+    return nodes > 0 ? nodes : 1;
+  }();
+  return found;
 }
 
 }  // namespace kt

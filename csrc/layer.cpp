@@ -150,7 +150,7 @@ std::int64_t Layer::forward(const Tensor& x, const Tensor& ids, const Tensor& we
   if (skip != nullptr) skip->want({DType::boolean}, {config_.experts});
   check_routing(ids, weights, skip, config_.experts);
 
-  Pool::Use pool(config_.threads);
+  Pool::Use pool(config_.threads, config_.parts);
   if (const int expert = first_missing(); expert < config_.experts) {
     throw std::runtime_error("weights are not loaded: expert " + std::to_string(expert) +
                              " is missing");
@@ -181,7 +181,7 @@ std::int64_t Layer::forward(const Tensor& x, const Tensor& ids, const Tensor& we
 
 void Layer::backward(std::int64_t ticket, const Tensor& grad_out, const Tensor& grad_x,
                      const std::vector<Tensor>& grad_loras, const Tensor* grad_weights) {
-  Pool::Use pool(config_.threads);
+  Pool::Use pool(config_.threads, config_.parts);
   const Slot* const slot = find(ticket);
   if (slot == nullptr) {
     throw std::runtime_error(

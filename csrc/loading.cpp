@@ -50,13 +50,13 @@ void Layer::check_expert(int expert, const Tensor& gate, const Tensor& up,
   up.want(dtypes, {config_.inter, config_.hidden});
   down.want(dtypes, {config_.hidden, config_.inter});
   if (kernels_.integers == nullptr) return;
-  Pool::Use pool(config_.threads);
+  Pool::Use pool(config_.threads, config_.parts);
   for (const Tensor* const source : {&gate, &up, &down}) want_finite(pool, kernels_, *source);
 }
 
 void Layer::load_expert(int expert, const Tensor& gate, const Tensor& up, const Tensor& down) {
   check_expert(expert, gate, up, down);
-  Pool::Use pool(config_.threads);
+  Pool::Use pool(config_.threads, config_.parts);
   const Tensor* const sources[3] = {&gate, &up, &down};
   pack_expert(pool, expert, [&](int part, Base which, int first, int last, std::byte* to) {
     const Tensor& source = *sources[static_cast<std::size_t>(which)];
@@ -89,7 +89,7 @@ void Layer::check_codes(int expert, const std::vector<Tensor>& codes,
     if (kernels_.integers->grouped) wanted.push_back(shapes[i][1] / config_.group);
     scales[i].want({DType::float32}, wanted);
   }
-  Pool::Use pool(config_.threads);
+  Pool::Use pool(config_.threads, config_.parts);
   for (std::size_t i = 0; i < 3; ++i) want_codes(pool, kernels_, codes[i], scales[i]);
 }
 
@@ -97,7 +97,7 @@ void Layer::load_codes(int expert, const std::vector<Tensor>& codes,
                        const std::vector<Tensor>& scales) {
   check_codes(expert, codes, scales);
   const bool grouped = kernels_.integers->grouped;
-  Pool::Use pool(config_.threads);
+  Pool::Use pool(config_.threads, config_.parts);
   pack_expert(pool, expert, [&](int part, Base which, int first, int last, std::byte* to) {
     const auto i = static_cast<std::size_t>(which);
     const std::int64_t columns = codes[i].shape[1];

@@ -19,6 +19,8 @@ from .methods import resolve
 from .reference import lora_shapes
 from .tickets import SavedForwards, TicketCalls
 
+ext.share_openmp_threads()  # PyTorch's, which is loaded by now
+
 Grads = tuple[torch.Tensor, Gradients]
 AllGrads = tuple[torch.Tensor, Gradients, torch.Tensor]
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu_features.h"
+#include "runtime/openmp.h"
 
 namespace kt {
 namespace {
@@ -137,6 +138,10 @@ void Pool::grow(int threads) {
   while (static_cast<int>(s.scratch.size()) < threads) {
     s.scratch.push_back(std::make_unique<WorkerScratch>());
   }
+}
+
+void Pool::start(int threads) {
+  State& s = *state_;
   s.workers.reserve(static_cast<std::size_t>(threads));
   while (static_cast<int>(s.workers.size()) + 1 < threads) {
     s.workers.push_back(std::make_unique<State::Worker>());
@@ -151,7 +156,7 @@ void Pool::grow(int threads) {
   }
 }
 
-void Pool::run(int threads, int parts, int tasks, Task task, void* context) {
+void Pool::run(int threads, bool shared, int parts, int tasks, Task task, void* context) {
   State& s = *state_;
   if (static_cast<int>(s.counters.size()) < parts) {
     s.counters = std::vector<Counter>(static_cast<std::size_t>(parts));
@@ -162,6 +167,11 @@ void Pool::run(int threads, int parts, int tasks, Task task, void* context) {
   const bool alone = threads == 1 || static_cast<long>(parts) * tasks <= 1;
   if (alone) {
     s.work(0);
+    return;
+  }
+  if (shared) {
+    const auto work = [](void* state, int worker) { static_cast<State*>(state)->work(worker); };
+    openmp::run(threads, work, &s);
     return;
   }
   s.active = threads - 1;
@@ -176,9 +186,14 @@ void Pool::run(int threads, int parts, int tasks, Task task, void* context) {
   }
 }
 
-Pool::Use::Use(int threads)
-    : pool_(Pool::instance()), lock_(pool_.mutex_), threads_(threads > 0 ? threads : cpu_count()) {
+Pool::Use::Use(int threads, int parts)
+    : pool_(Pool::instance()),
+      lock_(pool_.mutex_),
+      threads_(threads > 0 ? threads : cpu_count()),
+      // Workers of parts are bound to nodes, and PyTorch's threads are not ours to bind.
+      shared_((parts == 1 || numa_nodes() == 1) && openmp::serves(threads_)) {
   pool_.grow(threads_);
+  if (!shared_) pool_.start(threads_);
   for (const auto& each : pool_.state_->scratch) each->view.ran = "";
 }
 

@@ -1,5 +1,6 @@
-// The worker pool: one per process, started at first use and again in a forked child. The calling
-// thread works too, so n threads are n - 1 workers; none of them spins when there is no call.
+// The worker pool: one per process, made at first use and again in a forked child. The calling
+// thread works too, so n threads are n - 1 workers; none of them spins when there is no call. Its
+// own threads start when a call first wants them: where PyTorch's can serve it, it uses those.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +31,7 @@ class Pool {
   // The process's pool, locked for the caller: one call at a time works through it.
   class Use {
    public:
-    explicit Use(int threads);  // throws std::bad_alloc, std::system_error
+    explicit Use(int threads, int parts = 1);  // throws std::bad_alloc, std::system_error
     // Runs body(part, task, scratch) for every task < tasks of every part < parts. Workers are
     // shared out among the parts and take from the others' when their own part has none left.
     // `body` must not throw.
@@ -38,7 +39,7 @@ class Pool {
     void run(int parts, int tasks, Body&& body) {
       using B = std::remove_reference_t<Body>;
       pool_.run(
-          threads_, parts, tasks,
+          threads_, shared_, parts, tasks,
           [](void* context, int part, int task, Scratch& scratch) {
             (*static_cast<B*>(context))(part, task, scratch);
           },
@@ -54,6 +55,7 @@ class Pool {
     Pool& pool_;
     std::unique_lock<std::mutex> lock_;
     int threads_;
+    bool shared_;  // with PyTorch: on its threads
   };
 
   ~Pool();
@@ -64,8 +66,9 @@ class Pool {
   struct State;
   Pool();
   static Pool& instance();
-  void grow(int threads);
-  void run(int threads, int parts, int tasks, Task task, void* context);
+  void grow(int threads);   // buffers
+  void start(int threads);  // threads of its own
+  void run(int threads, bool shared, int parts, int tasks, Task task, void* context);
 
   std::unique_ptr<State> state_;
   std::mutex mutex_;
