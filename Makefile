@@ -28,8 +28,10 @@ peers: build ## measure this machine, our methods, PyTorch and kt-kernel: ARGS="
 compare: dev ## review HEAD against another commit, BASE=main; docs/review.md has the exit codes
 	@$(VENV_PYTHON) -m tools.review $(BASE)
 
-test: build ## run every test
-	@$(VENV_PYTHON) -m pytest
+# By file, since what a file sets up is set up once, and in the files' order: by the number of tests
+# the longest ones, which have few, would come last.
+test: build ## run every test, in two processes
+	@$(VENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: dev ## run pre-commit's hooks over all files
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" pre-commit run --all-files --show-diff-on-failure

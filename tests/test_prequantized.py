@@ -105,7 +105,10 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("case", "way"), PAIRS, ids=str)
+# A function's str has its address, which differs from process to process.
+@pytest.mark.parametrize(
+    ("case", "way"), PAIRS, ids=lambda each: getattr(each, "__name__", str(each))
+)
 def test_every_way_of_passing_them_gives_the_same_layer(case, way):
     order = torch.tensor([1, 2, 0])
     arguments = way(case.codes(), case)
