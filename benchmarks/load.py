@@ -12,9 +12,9 @@ class Import:
 
     params = (("import kt_kernel", "from kt_kernel import KTMoEWrapper"),)
     param_names = ("statement",)
-    version = "1"
+    version = "2"
     number = 1
-    repeat = (2, 5, 2.0)
+    repeat = (4, 5, 1.0)
     warmup_time = 0
 
     def setup(self, statement):
@@ -29,10 +29,10 @@ class Load:
 
     params = SFT_PARAMS
     param_names = PARAM_NAMES
-    version = "2"
+    version = "3"
     number = 1
-    repeat = (2, 5, 1.0)
-    warmup_time = 0
+    repeat = (3, 15, 1.0)
+    warmup_time = 0.2
     case = None
 
     def setup(self, method, preset):

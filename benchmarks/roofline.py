@@ -3,8 +3,6 @@
 A ratio survives another machine, and a noisy hour, better than a time does.
 """
 
-from statistics import median
-
 import torch
 from torch.nn.functional import silu
 
@@ -13,7 +11,7 @@ from .case import Case, finite, native
 from .presets import FORMATS, PARAM_NAMES, SFT_PARAMS, Format, Preset
 
 PASSES = ("forward", "forward+backward")
-TURNS = 21  # of the layer and the machine's limits
+TURNS = 31  # of the layer and the machine's limits
 
 
 def floating_point_operations(shape: Preset, passes: str) -> int:
@@ -99,7 +97,7 @@ class Roofline:
 
     params = (*SFT_PARAMS, PASSES)
     param_names = (*PARAM_NAMES, "passes")
-    version = "3"
+    version = "4"
 
     def setup(self, method, preset, passes):
         self.case = Case(method, preset).load()
@@ -111,21 +109,23 @@ class Roofline:
     def track_times_over_roofline(self, method, preset, passes):
         held, threads = FORMATS[method], native().cpu_count()
         ours = self.case.forward if passes == "forward" else self.step
+        ours()
         ratios = []
-        for _ in range(TURNS):  # what slows the machine for a moment lowers its roof as well
-            limits = peak(held, threads, 5, best_of=1), bandwidth(threads, best_of=1)
-            (seconds,) = timing.interleave([ours], seconds=0, at_least=3)
+        # What slows the machine for a moment lowers its roof as well. One call a turn, so that the
+        # weights come from memory: what is read for its bandwidth took their place in the caches.
+        for _ in range(TURNS):
+            limits = peak(held, threads, 5, best_of=1), bandwidth(threads, 128, best_of=1)
+            seconds = timing.clock(ours)
             ratios.append(seconds / roof_seconds(self.case.shape, passes, held, *limits))
-        return finite(median(ratios), "time over the roofline")
+        return finite(timing.middle_mean(ratios), "time over the roofline")
 
     track_times_over_roofline.unit = "x"
 
     def track_times_over_torch(self, method, preset, passes):
         peer = GroupedMM(self.case)
-        pair = [self.case.forward, peer.forward]
+        pair = (self.case.forward, peer.forward)
         if passes == "forward+backward":
-            pair = [self.step, peer.forward_backward]
-        ours, theirs = timing.interleave(pair, seconds=1.0)
-        return finite(ours / theirs, "time over torch")
+            pair = (self.step, peer.forward_backward)
+        return finite(timing.ratio(*pair, seconds=2.0), "time over torch")
 
     track_times_over_torch.unit = "x"

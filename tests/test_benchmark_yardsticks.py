@@ -184,7 +184,7 @@ def test_the_roof_is_that_of_the_methods_own_format(tiny, monkeypatch, method, b
         read_bandwidth = staticmethod(lambda threads, mebibytes: bandwidth)
 
     monkeypatch.setattr(roofline, "native", lambda: Machine)
-    monkeypatch.setattr(roofline.timing, "interleave", lambda functions, **bounds: [3.0])
+    monkeypatch.setattr(roofline.timing, "clock", lambda function: 3.0)
     suite = roofline.Roofline()
     suite.setup(method, tiny, "forward")
     form = METHODS[method].format
@@ -211,19 +211,34 @@ def test_bytes_per_weight_are_what_a_layer_holds_but_for_the_scales_of_rows(monk
     assert 1 <= held / presets.FORMATS[method].bytes_per_weight < 1.02
 
 
-def test_timings_take_turns(monkeypatch):
+def test_timings_take_turns():
     calls = []
-    times = timing.interleave([lambda: calls.append("a"), lambda: calls.append("b")], 0, at_least=3)
+    timing.ratio(lambda: calls.append("a"), lambda: calls.append("b"), seconds=0, at_least=3)
     assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
-    assert len(times) == 2
+
+
+def test_a_ratio_is_that_of_the_turns_that_nothing_disturbed(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(timing, "perf_counter", clock)
+    paces = [pace for pace in (1, 1, 2, 3, 3, 1, 2, 1, 1) for _ in "ab"]  # the first warms up
+
+    def takes(seconds, disturbed=()):
+        def spend():
+            clock.now += seconds * paces.pop() + (len(paces) in disturbed)
+
+        return spend
+
+    over = timing.ratio(takes(0.1, disturbed=(2, 3)), takes(0.4), seconds=0, at_least=8)
+    assert over == pytest.approx(0.25)
+    assert paces == []
+    assert timing.middle_mean([9.0, 2.0, 1.0, 3.0, 2.0, 4.0, 0.0, 3.0]) == 2.5
 
 
 def test_a_slow_function_is_called_once(monkeypatch):
     clock = FakeClock()
     monkeypatch.setattr(timing, "perf_counter", clock)
     functions = [clock.takes("slow", 30.0), clock.takes("fast", 0.25)]
-    slow, fast = timing.interleave(functions, seconds=1.0)
-    assert (slow, fast) == (30.0, 0.25)
+    assert timing.ratio(*functions, seconds=1.0) == 120
     assert clock.calls.count("slow") == 1
     assert clock.calls.count("fast") == 1 + 4
 

@@ -12,7 +12,6 @@ import math
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -95,7 +94,7 @@ def preview(project):
     ) as process:
         told = next(line for line in process.stdout if "Serving at" in line)
         yield re.search(r"http://[^/\s]+/", told)[0]
-        process.send_signal(signal.SIGINT)
+        process.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def test_a_run_that_was_killed_goes_on_and_loses_nothing(tiny):
             time.sleep(0.05)
         code, out = tiny.done("asv", "run", "main^!")
         assert code == 1
-        assert "this machine is being measured already, by asv run, process" in out
+        assert "this machine is being measured already, by tools.measure, process" in out
         os.killpg(process.pid, 9)
     before = tiny.recorded()
     assert 2 <= len(before) < len(NUMBERS)

@@ -80,6 +80,18 @@ assert time.process_time() - time.thread_time() - before > 0.1, "the calling thr
 """)
 
 
+def test_between_calls_they_sleep():
+    run("""
+import time
+layer = make_layer(problem, threads=2)
+step(layer, problem)
+time.sleep(0.1)  # they look for more work for some milliseconds
+before = time.process_time()
+time.sleep(0.3)
+assert time.process_time() - before < 0.01
+""")
+
+
 def test_a_forked_child_works_without_them():
     run("""
 pytorch()

@@ -50,8 +50,9 @@ def run(tmp_path, monkeypatch, capsys):
     draw = random.Random(3)
     asked = []
 
-    def measure(conf, range_spec, bench, show_stderr):
+    def measure(conf, range_spec, bench, interleave_rounds, show_stderr):
         assert (range_spec, bench) == (project.hashes, [spread.QUICK])
+        assert interleave_rounds, "a row's samples would all be of one moment"
         asked.append(conf.results_dir)
         project.noise = 0.01
         data = project.noisy(0, draw)

@@ -10,18 +10,23 @@ the full one measures what it is given. Exit code 1: asv gave up, or a row faile
 """
 
 import os
-import subprocess
 import sys
 
+from asv import util
+from asv.commands.run import Run
 from asv.config import Config
+from asv.console import log
 from asv.results import iter_results_for_machine
 
 from benchmarks.presets import QUICK
-from tools import asv_plugin
-from tools.bench import ASV, ROOT, check_writable, git, machine
+from tools import asv_plugin, lock
+from tools.bench import ROOT, check_writable, git, machine
 
 NEWEST = 5
-ARGUMENTS = {"quick": ["--bench", QUICK, "--skip-existing"], "full": []}
+OPTIONS = {
+    "quick": {"bench": [QUICK], "skip_successful": True, "skip_failed": True},
+    "full": {},
+}
 USAGE = "usage: python -m tools.measure quick|full [REVISIONS]"
 
 
@@ -46,21 +51,35 @@ def new_commits(results_dir, name):
 
 def main():
     """Measure, as the module says."""
-    if len(sys.argv) < 2 or sys.argv[1] not in ARGUMENTS:
+    if len(sys.argv) < 2 or sys.argv[1] not in OPTIONS:
         sys.exit(USAGE)
     os.chdir(ROOT)  # asv reads asv.conf.json and the folders in it from here
     asv_plugin.install()
-    results_dir, name = Config.load().results_dir, machine()["machine"]
+    config, name = Config.load(), machine()["machine"]
+    results_dir = config.results_dir
     check_writable(ROOT / results_dir)
     commits = listed(sys.argv[2:]) if sys.argv[2:] else new_commits(results_dir, name)
     if not commits:
         print("Nothing to measure: there are no such commits, or all have results.")
         return
     print(f"Measuring {len(commits)} commits on {name}.", flush=True)
-    command = [*ASV, "run", *ARGUMENTS[sys.argv[1]], "--show-stderr", "HASHFILE:-"]
-    done = subprocess.run(command, cwd=ROOT, input="\n".join(commits), text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"asv run ended with exit code {done.returncode}; its output above says why")
+    log.enable(False)
+    code = 0
+    with lock.measuring("tools.measure"):
+        for commit in commits:  # each by itself: asv would interleave the rounds of several, too
+            try:
+                done = Run.run(
+                    config,
+                    range_spec=[commit],
+                    show_stderr=True,
+                    interleave_rounds=True,
+                    **OPTIONS[sys.argv[1]],
+                )
+            except util.UserError as error:
+                sys.exit(f"asv could not measure {commit[:10]}: {error}")
+            code = max(code, done or 0)
+    if code != 0:
+        sys.exit(f"asv run ended with exit code {code}; its output above says why")
 
 
 if __name__ == "__main__":

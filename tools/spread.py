@@ -63,7 +63,7 @@ def measure_pass(conf, folder, head):
         return
     conf.results_dir = str(folder)
     started = time.time()
-    Run.run(conf, range_spec=[head], bench=[QUICK], show_stderr=True)
+    Run.run(conf, range_spec=[head], bench=[QUICK], show_stderr=True, interleave_rounds=True)
     whole.write_text(f"{time.time() - started:.0f}")
 
 

@@ -1,6 +1,6 @@
 // The worker pool: one per process, made at first use and again in a forked child. The calling
-// thread works too, so n threads are n - 1 workers; none of them spins when there is no call. Its
-// own threads start when a call first wants them: where PyTorch's can serve it, it uses those.
+// thread works too, so n threads are n - 1 workers: PyTorch's where they can serve the call, else
+// the pool's own, which start when a call first wants them and do not spin between calls.
 #pragma once
 
 #include <cstddef>
