@@ -12,7 +12,8 @@ bool join();
 // Whether a call by this thread may run on that many threads of the runtime. Not inside one of its
 // parallel regions, where it gives one; not with another number than its next region would have,
 // since it ends and starts threads when the number changes; and not in a process forked from the
-// one that joined, where its threads are missing.
+// one that joined, where its threads are missing. (Who forks after PyTorch's first product and
+// joins in the child waits for them forever, as PyTorch's next product would.)
 bool serves(int threads);
 
 // Each of the threads, the calling one among them, calls body(context, its number) once. The
