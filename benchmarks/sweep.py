@@ -13,10 +13,8 @@ class Sweep(timing.TimedCase):
     version = "2"
     repeat = (5, 15, 0.5)  # there are many rows
 
-    def setup(self, method, preset):
-        if self.case is None:
-            self.case = Case(method, SWEEP[preset]).load()
-        timing.read_something_else()
+    def load(self, method, preset):
+        return Case(method, SWEEP[preset]).load()
 
     def time_forward(self, method, preset):
         self.case.forward()

@@ -27,8 +27,16 @@ class TimedCase:
     def setup(self, method: str, preset: str) -> None:
         # asv calls setup before every sample, in the same process: the layer stays.
         if self.case is None:
-            self.case = Case(method, preset).load()
+            self.case = self.load(method, preset)
+        self.prepare()
         read_something_else()
+
+    def load(self, method: str, preset: str) -> Case:
+        """The loaded layer."""
+        return Case(method, preset).load()
+
+    def prepare(self) -> None:
+        """What a sample needs and is not timed."""
 
 
 @cache
