@@ -55,6 +55,11 @@ class Results:
         }
 
 
+def same_bits(results: Results, expected: Results) -> bool:
+    pairs = zip(results.named().values(), expected.named().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
 def make_problem(
     sizes: Sizes,
     seed: int = 0,

@@ -13,17 +13,21 @@ import time
 import pytest
 import torch
 from child import in_child
-from native_layer import Sizes, backward, forward, make_layer, make_problem, step, view
+from native_layer import (
+    Sizes,
+    backward,
+    forward,
+    make_layer,
+    make_problem,
+    same_bits,
+    step,
+    view,
+)
 
 from kt_kernel._native import ext
 
 # Enough tasks in each phase for several threads.
 BUSY = Sizes(experts=8, hidden=300, inter=256, top_k=4, tokens=90, rank=16)
-
-
-def same_bits(results, expected) -> bool:
-    pairs = zip(results.named().values(), expected.named().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def resident_bytes() -> int:
