@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from functools import cache
-from statistics import fmean, median
+from statistics import fmean
 from time import perf_counter
 
 import torch
 
 from .case import Case
-
-SLOW = 2.0
 
 
 class TimedCase:
@@ -67,24 +65,18 @@ def ratio(
     """Time of one function over another's, both met by the same slow moments of the machine.
 
     One call of each warms up. Then they are called in turn, every second turn in reverse order,
-    until both bounds are met; the middle half of the turns' ratios is averaged. A function that
-    took SLOW seconds is not called again: its one call is its sample. (PyTorch's bf16 products
-    take minutes at S3 on CPUs without bf16 instructions.)
+    until both bounds are met; the middle half of the turns' ratios is averaged.
     """
     functions = (ours, theirs)
-    samples = [[clock(function)] for function in functions]
-    again = [index for index, (first,) in enumerate(samples) if first < SLOW]
-    for index in again:
-        samples[index].clear()
+    for function in functions:
+        function()
+    ratios: list[float] = []
     end = perf_counter() + seconds
-    turn = 0
-    while turn < at_least or (again and perf_counter() < end):
-        for index in again if turn % 2 == 0 else reversed(again):
-            samples[index].append(clock(functions[index]))
-        turn += 1
-    if len(again) < len(functions):
-        return median(samples[0]) / median(samples[1])
-    return middle_mean([ours / theirs for ours, theirs in zip(*samples, strict=True)])
+    while len(ratios) < at_least or perf_counter() < end:
+        order = (0, 1) if len(ratios) % 2 == 0 else (1, 0)
+        times = {index: clock(functions[index]) for index in order}
+        ratios.append(times[0] / times[1])
+    return middle_mean(ratios)
 
 
 def middle_mean(values: list[float]) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from fake_clock import FakeClock
+from peer_check import check_peer
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import case, inputs, presets, relative_error, roofline, timing
@@ -143,16 +144,32 @@ def test_a_track_that_is_not_finite_raises(value, tmp_path, monkeypatch):
     assert case.finite(-1.5, "x") == -1.5
 
 
-def test_the_peer_in_torch_computes_the_same_layer(tiny):
-    made = case.Case(SFT, tiny)
-    peer = roofline.GroupedMM(made)
-    wanted = relative_error.reference(made)
-    output = peer.run()
-    names = ["grad_input", *(f"grad_{name}" for name in inputs.LORA_NAMES)]
-    grads = torch.autograd.grad(output, [peer.x, *peer.lora], made.batch.grad_output)
-    assert compute_relative_error(output.float(), wanted["output"]) < 0.02
-    for name, grad in zip(names, grads, strict=True):
-        assert compute_relative_error(grad.float(), wanted[name]) < 0.02, name
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_peer_in_torch_computes_the_same_layer(tiny, dtype):
+    check_peer(roofline.GroupedMM, case.Case(SFT, tiny), dtype)
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [
+        ((), torch.float32),
+        (("avx512_vnni",), torch.float32),
+        (("avx512_bf16",), torch.bfloat16),
+        (("amx_bf16",), torch.bfloat16),
+    ],
+)
+def test_pytorch_gets_the_type_that_the_cpu_multiplies_fastest(tiny, monkeypatch, flags, dtype):
+    none = dict.fromkeys(torch.cpu.get_capabilities(), False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: none | dict.fromkeys(flags, True))
+    taken = []
+    monkeypatch.setattr(
+        roofline.timing, "ratio", lambda ours, theirs, seconds: taken.append(theirs) or 1
+    )
+    suite = roofline.Roofline()
+    suite.setup(SFT, tiny, "forward")
+    suite.track_times_over_torch(SFT, tiny, "forward")
+    (forward,) = taken
+    assert forward.__self__.run().dtype == dtype
 
 
 def test_operations_are_those_that_a_walk_over_experts_multiplies():
@@ -232,15 +249,6 @@ def test_a_ratio_is_that_of_the_turns_that_nothing_disturbed(monkeypatch):
     assert over == pytest.approx(0.25)
     assert paces == []
     assert timing.middle_mean([9.0, 2.0, 1.0, 3.0, 2.0, 4.0, 0.0, 3.0]) == 2.5
-
-
-def test_a_slow_function_is_called_once(monkeypatch):
-    clock = FakeClock()
-    monkeypatch.setattr(timing, "perf_counter", clock)
-    functions = [clock.takes("slow", 30.0), clock.takes("fast", 0.25)]
-    assert timing.ratio(*functions, seconds=1.0) == 120
-    assert clock.calls.count("slow") == 1
-    assert clock.calls.count("fast") == 1 + 4
 
 
 def test_overhead_measures_the_layer_under_the_wrapper(tiny):

@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from fake_clock import FakeClock
+from peer_check import check_peer
 from peers_results import LIMITS, made_up
 
-from benchmarks import case, inputs, presets, relative_error
+from benchmarks import case, inputs, presets
 from benchmarks.roofline import PASSES
-from kt_kernel.reference import compute_relative_error
 from tools import files
 from tools.peers import __main__ as peers
 from tools.peers import loop, machine, picture, pytorch, results, routing, sweep, table, turns
@@ -185,18 +185,9 @@ def test_uneven_routings_have_as_many_pairs_and_no_token_an_expert_twice():
         assert counts.max() > 2 * shape.tokens * shape.top_k / shape.experts
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 0.02), (torch.float32, 1e-5)])
-def test_linear_by_expert_computes_the_same_layer(dtype, limit):
-    made = case.Case(BF16, TINY)
-    made.batch.expert_ids[:] = torch.tensor([0, 2])  # expert 1 has no tokens
-    peer = pytorch.LinearByExpert(made, dtype)
-    wanted = relative_error.reference(made)
-    grads = torch.autograd.grad(peer.run(), [peer.x, *peer.lora], peer.grad_output)
-    names = ["grad_input", *(f"grad_{name}" for name in inputs.LORA_NAMES)]
-    assert compute_relative_error(peer.run().detach().float(), wanted["output"]) < limit
-    for name, grad in zip(names, grads, strict=True):
-        assert grad.dtype == dtype
-        assert compute_relative_error(grad.float(), wanted[name]) < limit, name
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_linear_by_expert_computes_the_same_layer(dtype):
+    check_peer(pytorch.LinearByExpert, case.Case(BF16, TINY), dtype)
 
 
 def test_an_idle_second_shows_a_thread_that_spins():

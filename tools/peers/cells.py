@@ -9,13 +9,12 @@ from benchmarks.inputs import make_lora
 from benchmarks.memory import give_back_free_memory
 from benchmarks.presets import BF16, FORMATS, PRESETS, SFT_METHODS
 from benchmarks.roofline import PASSES, bandwidth, peak
-from benchmarks.timing import SLOW
 from kt_kernel.methods import METHODS
 from kt_kernel.reference import compute_relative_error
 
 from .kt_kernel_peer import KtKernel, PeerError
 from .pytorch import BASELINES
-from .turns import take_turns
+from .turns import SLOW, take_turns
 
 SHAPES = ("S1", "S2", "S3")
 FLOAT32_SETS = ("avx512_f32", "avx2", "portable")  # whose products are in float32, best first

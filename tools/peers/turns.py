@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from time import perf_counter, sleep
 
-from benchmarks.timing import SLOW
 from tools.progress import progress
 
 # Between two calls: threads of PyTorch's pool look for work for about 20 ms after an operator,
 # those of kt-kernel for 50, and whoever is timed meanwhile shares the cores with them.
 PAUSE = 0.1
 WARM_UP = 0.1
+SLOW = 2.0
 
 
 def take_turns(
