@@ -2,9 +2,9 @@
 // over a granule, then to fp32, scaled, and added up; one addition to C at the end.
 //
 // Both operands advance by one dword per output and step: four products of 8 bits (VPDPBUSD) or two
-// of 16 (PMADDWD). Each output has an integer and a floating-point sum in registers, so a tile is
-// half as large as one of floating-point products. A vocabulary whose sums are short ones, of 16
-// bits, has T::kShortSteps, which is how many steps fit in them.
+// of 16 (PMADDWD). Each output has an integer and a floating-point sum. Where both are in registers
+// a tile is half as large as one of floating-point products. A vocabulary whose sums are short
+// ones, of 16 bits, has T::kShortSteps, which is how many steps fit in them.
 #pragma once
 
 namespace kt {
