@@ -14,6 +14,7 @@ struct Avx2Bytes : Avx2Codes, Avx2FewRows<Avx2Bytes> {
   using Panel = std::uint8_t;
   static constexpr int kStep = 4;
   static constexpr int kShortSteps = 8;
+  static constexpr int kRun = kShortSteps * kStep;  // as in avx2_words.h
 
   static Ints dot(Ints acc, Ints weights, Ints x) {
     const Ints products = _mm256_maddubs_epi16(weights, x);

@@ -130,10 +130,12 @@ struct Avx2FewRows {
   }
 
   // Lanes are columns: four rows are interleaved in registers and serve all rows of A. `ahead`:
-  // what to fetch meanwhile, as many columns of as many rows.
+  // what to fetch meanwhile, as many columns of as many rows. A function of its own, since the
+  // registers do not hold its callers' variables as well: four rows of INT8 took a sixth longer.
   template <class F, int rows, class BlockOfA>
-  static void direct_n(const Packed& w, int o, int vectors, int s, int depth, const BlockOfA& a,
-                       int column, const std::byte* ahead, float* c, int ldc) {
+  [[gnu::noinline]] static void direct_n(const Packed& w, int o, int vectors, int s, int depth,
+                                         const BlockOfA& a, int column, const std::byte* ahead,
+                                         float* c, int ldc) {
     constexpr int kParts = F::Block::kColumns / kLanes;
     typename F::template Decoder<T> decode[T::kPanelDepth / kLanes];
     for (int v = 0, made = -1; v < vectors;) {
@@ -156,14 +158,12 @@ struct Avx2FewRows {
 
   // One granule of A, sixteens [first, last) of a block's columns: all of them before the next
   // rows, which are a multiple of 4 KiB further on at most widths, so that L1 has few sets for them
-  // and would lose a block between its halves. A function of its own, since the registers do not
-  // hold its sums and its callers' variables as well: INT8's backward took a sixth more.
+  // and would lose a block between its halves.
   template <class F, int rows, class BlockOfA>
-  [[gnu::noinline]] static void add_columns(const Packed& w, int o, int first, int last, int s,
-                                            int depth, const BlockOfA& a, int column,
-                                            const typename F::template Decoder<T>* decode,
-                                            const std::byte* ahead, float* c, int ldc) {
-    constexpr int kRun = 32;  // rows: as many as sums of words hold, and half a granule
+  static void add_columns(const Packed& w, int o, int first, int last, int s, int depth,
+                          const BlockOfA& a, int column,
+                          const typename F::template Decoder<T>* decode, const std::byte* ahead,
+                          float* c, int ldc) {
     constexpr int kParts = F::Block::kColumns / kLanes;
     const std::int64_t bytes = F::Block::group_bytes(w.k);
     const std::byte* block = F::Block::block(w.data + s / kLanes * bytes, o);
@@ -172,8 +172,8 @@ struct Avx2FewRows {
     for (auto& sums : acc) {
       KT_UNROLL for (int i = 0; i < rows; ++i) sums[i][0] = sums[i][1] = T::set1(a.start[q + i]);
     }
-    for (int r = 0; r < depth; r += kRun, decode += kRun / kLanes) {
-      const int groups = min(kRun, depth - r) / kLanes;
+    for (int r = 0; r < depth; r += T::kRun, decode += T::kRun / kLanes) {
+      const int groups = min(T::kRun, depth - r) / kLanes;
       const auto* const codes = a.codes + column + r;
       if (first == 0) {
         add_run<F, rows, 0>(block, bytes, groups, codes, a.lda, decode, ahead, acc[0]);
@@ -184,8 +184,8 @@ struct Avx2FewRows {
           add_run<F, rows, 1>(block, bytes, groups, codes, a.lda, decode, second, acc[1]);
         }
       }
-      ahead += kRun / kLanes * bytes;
-      block += kRun / kLanes * bytes;
+      ahead += T::kRun / kLanes * bytes;
+      block += T::kRun / kLanes * bytes;
     }
     for (int part = first; part < last; ++part, c += kLanes) {
       KT_UNROLL for (int i = 0; i < rows; ++i) {

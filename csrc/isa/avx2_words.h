@@ -11,6 +11,7 @@ struct Avx2Words : Avx2Codes, Avx2FewRows<Avx2Words> {
   using A = std::int16_t;
   using Panel = std::int16_t;
   static constexpr int kStep = 2;
+  static constexpr int kRun = kGranule;  // rows of weights that few rows of A sum up at once
 
   static Ints dot(Ints acc, Ints weights, Ints x) {
     const Ints products = _mm256_madd_epi16(weights, x);
