@@ -214,6 +214,24 @@ def test_the_roof_is_that_of_the_methods_own_format(tiny, monkeypatch, method, b
     assert over == pytest.approx(3.0 / roof)
 
 
+@pytest.mark.parametrize(("seconds", "calls"), [(0.01, 31), (0.25, 16), (3.0, 7)])
+def test_long_calls_take_fewer_turns_with_the_roof(tiny, monkeypatch, seconds, calls):
+    clock = FakeClock()
+    monkeypatch.setattr(roofline, "perf_counter", clock)
+    monkeypatch.setattr(roofline, "peak", lambda *_, **__: 1e9)
+    monkeypatch.setattr(roofline, "bandwidth", lambda *_, **__: 1e9)
+
+    def call(function):
+        clock.takes("layer", seconds)()
+        return seconds
+
+    monkeypatch.setattr(roofline.timing, "clock", call)
+    suite = roofline.Roofline()
+    suite.setup(SFT, tiny, "forward")
+    suite.track_times_over_roofline(SFT, tiny, "forward")
+    assert len(clock.calls) == calls
+
+
 @pytest.mark.parametrize("method", presets.METHODS)
 def test_bytes_per_weight_are_what_a_layer_holds_but_for_the_scales_of_rows(monkeypatch, method):
     """Of a layer that is large beside a huge page and has but one expert loaded."""
