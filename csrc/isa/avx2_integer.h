@@ -5,7 +5,7 @@
 // broadcast, and a product, which has to be added on its own. The floating-point sums, which are
 // needed once a granule, lie in L1. A step is 8 loads and 12 pairs of a product and an addition, of
 // which Zen 3 starts three instructions a cycle: 8 cycles, measured 7.4. Half as many rows, whose
-// floating-point sums fit in the registers, take 5 loads for 6 pairs: S1 took 3 to 10% longer.
+// floating-point sums fit in the registers, take 5 loads for 6 pairs: up to a tenth longer on S1.
 #pragma once
 
 namespace kt {
