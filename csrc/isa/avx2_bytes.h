@@ -39,13 +39,9 @@ struct Avx2Bytes : Avx2Codes, Avx2FewRows<Avx2Bytes> {
 
   template <class F, class Decoder>
   static void unpack_n(const std::byte* group, int column, const Decoder& decode, Panel* out) {
-    const std::byte* const block = F::Block::block(group, column);
-    const int which = column % F::Block::kColumns / kLanes;
-    KT_UNROLL for (int j = 0; j < 4; ++j, out += 4 * kLanes) {
-      Bytes quads[2];
-      interleave<F>(block, which, decode, j, quads);
-      KT_UNROLL for (int h = 0; h < 2; ++h) store_register(out + 2 * kLanes * h, quads[h]);
-    }
+    each_interleaved<F>(group, column, decode, [out](Bytes quads, int h, int j) {
+      store_register(out + 4 * kLanes * j + 2 * kLanes * h, quads);
+    });
   }
 
   template <Axis axis>

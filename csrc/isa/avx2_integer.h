@@ -107,6 +107,17 @@ struct Avx2Codes {
     }
   }
 
+  // Those of 16 columns of a group of rows, in order: put(quads, half of the columns, j).
+  template <class F, class Decoder, class Put>
+  static void each_interleaved(const std::byte* group, int column, const Decoder& decode, Put put) {
+    KT_UNROLL for (int j = 0; j < 4; ++j) {
+      Bytes quads[2];
+      interleave<F>(F::Block::block(group, column), column % F::Block::kColumns / kLanes, decode, j,
+                    quads);
+      KT_UNROLL for (int h = 0; h < 2; ++h) put(quads[h], h, j);
+    }
+  }
+
   // 16 values to codes, eight to a register, and those as bytes in order.
   static void to_codes(const float* values, Ints& low, Ints& high) {
     low = _mm256_cvtps_epi32(_mm256_loadu_ps(values));

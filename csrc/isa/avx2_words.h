@@ -47,16 +47,11 @@ struct Avx2Words : Avx2Codes, Avx2FewRows<Avx2Words> {
   // 16 rows x 16 columns.
   template <class F, class Decoder>
   static void unpack_n(const std::byte* group, int column, const Decoder& decode, Panel* out) {
-    const std::byte* const block = F::Block::block(group, column);
-    const int which = column % F::Block::kColumns / kLanes;
-    KT_UNROLL for (int j = 0; j < 4; ++j, out += 4 * kLanes) {
-      Bytes quads[2];
-      interleave<F>(block, which, decode, j, quads);
-      KT_UNROLL for (int h = 0; h < 2; ++h) {
-        store_register(out + kLanes * h, along_n(quads[h], 0));
-        store_register(out + kLanes * h + 2 * kLanes, along_n(quads[h], 1));
-      }
-    }
+    each_interleaved<F>(group, column, decode, [out](Bytes quads, int h, int j) {
+      Panel* const to = out + 4 * kLanes * j + kLanes * h;
+      store_register(to, along_n(quads, 0));
+      store_register(to + 2 * kLanes, along_n(quads, 1));
+    });
   }
 
   // In the order of the panel's sums: the second and the third of each quad change places.
