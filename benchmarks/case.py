@@ -27,7 +27,7 @@ class Case:
         self.shape = preset if isinstance(preset, Preset) else PRESETS[preset]
         self.batch = make_batch(self.shape)
         self.lora = make_lora(self.shape) if method in SFT_METHODS else None
-        self.weights: list[torch.Tensor] | None = make_weights(self.shape)
+        self.weights: list[list[torch.Tensor]] | None = make_weights(self.shape)
         self.layer = self.make_layer()
 
     def another(self, method: str, **options: Any) -> "Case":

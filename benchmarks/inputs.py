@@ -56,21 +56,32 @@ def make_lora(preset: Preset) -> list[torch.Tensor]:
     return [gate_a, gate_b, up_a, up_b, down_a, down_b]
 
 
-def make_weights(preset: Preset) -> list[torch.Tensor]:
-    """Gate and up [E, I, H] and down [E, H, I] in bf16, of deviation 1 / sqrt(columns)."""
+def make_weights(preset: Preset) -> list[list[torch.Tensor]]:
+    """Gate and up [I, H] and down [H, I] of every expert in bf16, of deviation 1 / sqrt(columns).
+
+    They are views of the ring: S2's 2.8 GB would take as long to make as to load, in every process.
+    """
     ring = torch.randn(RING, generator=torch.Generator().manual_seed(SEED + 2))
     experts, hidden, inter = preset.experts, preset.hidden, preset.intermediate
+    size = inter * hidden
     start = 0
 
-    def read(rows: int, columns: int) -> torch.Tensor:
+    def read(source: torch.Tensor, rows: int, columns: int) -> list[torch.Tensor]:
         nonlocal start
-        source = (ring * columns**-0.5).bfloat16()
-        flat = torch.empty(experts * rows * columns, dtype=torch.bfloat16)
-        done = 0
-        while done < flat.numel():
-            n = min(flat.numel() - done, RING - start)
-            flat[done : done + n] = source[start : start + n]
-            done, start = done + n, (start + n) % RING
-        return flat.view(experts, rows, columns)
+        found = []
+        for _ in range(experts):
+            found.append(source[start : start + size].view(rows, columns))
+            start = (start + size) % RING
+        return found
 
-    return [read(inter, hidden), read(inter, hidden), read(hidden, inter)]
+    def source(columns: int) -> torch.Tensor:
+        """The ring, and its beginning once more, so that a matrix may start anywhere in it."""
+        return (ring * columns**-0.5).bfloat16().repeat(2 + size // RING)
+
+    across, back = source(hidden), source(inter)
+    return [read(across, inter, hidden), read(across, inter, hidden), read(back, hidden, inter)]
+
+
+def stacked(weights: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+    """Gate and up [E, I, H] and down [E, H, I], in memory of their own."""
+    return [torch.stack(matrices) for matrices in weights]

@@ -44,11 +44,12 @@ class Memory:
     def setup(self, method, preset):
         self.case = Case(method, preset)
         give_back_free_memory()
-        before = anonymous_bytes() - sum(tensor.nbytes for tensor in self.case.weights)
+        before = anonymous_bytes()
         self.case.load()
-        self.case.weights = None
         give_back_free_memory()
         self.resident = anonymous_bytes() - before
+        self.case.weights = None
+        give_back_free_memory()
         forget_the_peak()
 
     def track_bytes_per_weight(self, method, preset):

@@ -6,12 +6,13 @@ dequantized: what the kernels add, which the others hide.
 
 The errors of a method on a preset come out of one forward and one backward. asv runs every row in a
 process of its own, but gives all rows of a suite with a setup_cache one folder to work in: the
-first row leaves the errors there for the others.
+first row leaves the errors there for the others, and the float32 results for the other methods.
 """
 
-import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import linear, silu
@@ -77,8 +78,10 @@ def reference(case: Case, weights_of=original) -> dict[str, torch.Tensor]:
     return result
 
 
-def measure(method: str, preset: str) -> dict[str, float]:
-    """All errors of the method on the preset in percent."""
+def measure(
+    method: str, preset: str, right: Callable[[Case], dict[str, torch.Tensor]] | None = None
+) -> dict[str, float]:
+    """All errors of the method on the preset in percent, against what `right` or reference gives."""
     case = Case(method, preset).load()
     results = {"output": case.forward(save=True)}
     if case.lora:
@@ -86,7 +89,7 @@ def measure(method: str, preset: str) -> dict[str, float]:
             routing_weights_grad=True
         )
         results |= gradients
-    wanted = reference(case)
+    wanted = (right or reference)(case)
     errors = {name: percent(value, wanted[name]) for name, value in results.items()}
     if case.lora:
         if FORMATS[method] is not BF16:
@@ -94,6 +97,16 @@ def measure(method: str, preset: str) -> dict[str, float]:
         for name in ("output", "grad_input"):
             errors[f"kernel_{name}"] = percent(results[name], wanted[name])
     return errors
+
+
+def left_there(name: str, make: Callable[[], Any]) -> Any:
+    """What make() gave whoever asked first for the file, in the folder of this process."""
+    file = Path(name)
+    if not file.exists():
+        written = file.with_suffix(".new")
+        torch.save(make(), written)
+        os.replace(written, file)
+    return torch.load(file)
 
 
 def percent(value: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -116,12 +129,11 @@ class RelativeError:
         """
 
     def setup(self, method, preset):
-        errors = Path(f"{method}-{preset}.json")
-        if not errors.exists():
-            written = errors.with_suffix(".new")
-            written.write_text(json.dumps(measure(method, preset)))
-            os.replace(written, errors)
-        self.errors = json.loads(errors.read_text())
+        def right(case: Case) -> dict[str, torch.Tensor]:
+            kind = "sft" if case.lora else "inference"
+            return left_there(f"reference-{kind}-{preset}.pt", lambda: reference(case))
+
+        self.errors = left_there(f"{method}-{preset}.pt", lambda: measure(method, preset, right))
 
     def error(self, name):
         return finite(self.errors[name], f"error of {name}")

@@ -1,8 +1,5 @@
 """What the suites measure against: the float32 reference, PyTorch, the roofline."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from fake_clock import FakeClock
@@ -123,7 +120,7 @@ def test_errors_are_computed_once_for_all_rows(tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(
         relative_error,
         "measure",
-        lambda *row: calls.append(row) or {"output": 1.0, "grad_input": 2.0},
+        lambda *row: calls.append(row[:2]) or {"output": 1.0, "grad_input": 2.0},
     )
     suite = relative_error.RelativeError()
     for _ in range(2):
@@ -133,10 +130,29 @@ def test_errors_are_computed_once_for_all_rows(tiny, monkeypatch, tmp_path):
     assert calls == [(SFT, tiny)]
 
 
+def test_the_methods_of_a_kind_share_one_reference(tiny, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    first, second = presets.SFT_METHODS[1:3]
+    alone = relative_error.measure(second, tiny)
+    made, reference = [], relative_error.reference
+
+    def count(one, *weights):
+        if not weights:
+            made.append(one.method)
+        return reference(one, *weights)
+
+    monkeypatch.setattr(relative_error, "reference", count)
+    suite = relative_error.RelativeError()
+    for method in (first, "AMXBF16", "AMXINT8", second):
+        suite.setup(method, tiny)
+    assert suite.errors == alone
+    assert made == [first, "AMXBF16"]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_track_that_is_not_finite_raises(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("m-p.json").write_text(json.dumps({"output": value}))
+    torch.save({"output": value}, "m-p.pt")
     suite = relative_error.RelativeError()
     suite.setup("m", "p")
     with pytest.raises(ValueError, match="error of output"):

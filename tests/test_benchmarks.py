@@ -127,18 +127,18 @@ def test_every_method_of_the_package_is_measured():
 
 
 def test_weights_are_drawn_without_repeating_an_expert():
-    gate, up, down = inputs.make_weights(TINY)
+    gate, up, down = inputs.stacked(inputs.make_weights(TINY))
     assert (gate.shape, up.shape, down.shape) == ((3, 40, 72), (3, 40, 72), (3, 72, 40))
     experts = torch.cat([gate.flatten(1), up.flatten(1), down.flatten(1)])
     assert len({tuple(row.tolist()) for row in experts}) == len(experts)
     assert gate.float().std().item() == pytest.approx(72**-0.5, rel=0.05)
     assert down.float().std().item() == pytest.approx(40**-0.5, rel=0.05)
-    assert torch.equal(gate, inputs.make_weights(TINY)[0])
+    assert torch.equal(gate, inputs.stacked(inputs.make_weights(TINY))[0])
 
 
 def test_weights_longer_than_the_ring_wrap_around(monkeypatch):
     monkeypatch.setattr(inputs, "RING", 1001)
-    gate, up, down = inputs.make_weights(TINY)
+    gate, up, down = inputs.stacked(inputs.make_weights(TINY))
     flat = torch.cat([gate.flatten(), up.flatten(), (down.float() * (40 / 72) ** 0.5).flatten()])
     torch.testing.assert_close(flat[:1001].float(), flat[1001:2002].float())
     torch.testing.assert_close(flat[-1001:].float(), flat[-2002:-1001].float(), rtol=0.01, atol=0)

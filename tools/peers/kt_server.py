@@ -22,7 +22,7 @@ import torch
 sys.path.append(sys.argv[2])
 
 import kt_kernel
-from benchmarks.inputs import LORA_NAMES, make_batch, make_lora, make_weights
+from benchmarks.inputs import LORA_NAMES, make_batch, make_lora, make_weights, stacked
 from benchmarks.presets import Preset
 
 # The class that trains, then those that only infer; the first that its build has is taken.
@@ -98,8 +98,8 @@ class Layer:
             config.authoritative_optimizer_grads = self.name == "AMXInt8_SFT_MOE"
             for name, tensor in zip(LORA_NAMES, self.lora, strict=True):
                 setattr(config, name, tensor.data_ptr())
-        self.source = []
-        for name, weights in zip(("gate", "up", "down"), make_weights(shape), strict=True):
+        self.source, whole = [], stacked(make_weights(shape))
+        for name, weights in zip(("gate", "up", "down"), whole, strict=True):
             if self.grouped:
                 codes, scales = group_codes(weights)
                 setattr(config, f"{name}_scale", scales.data_ptr())

@@ -18,7 +18,7 @@ CONTROL = "PyTorch"
 def product(case):
     """PyTorch's product of every expert's rows and gate, which no commit of ours touches."""
     rows = case.shape.tokens * case.shape.top_k // case.shape.experts
-    weights = case.weights[0].float().transpose(1, 2)
+    weights = torch.stack(case.weights[0]).float().transpose(1, 2)
     size = weights.shape[0], rows, weights.shape[1]
     x = torch.randn(size, generator=torch.Generator().manual_seed(1))
     return lambda: torch.bmm(x, weights)
