@@ -81,7 +81,7 @@ def reference(case: Case, weights_of=original) -> dict[str, torch.Tensor]:
 def measure(
     method: str, preset: str, right: Callable[[Case], dict[str, torch.Tensor]] | None = None
 ) -> dict[str, float]:
-    """All errors of the method on the preset in percent, against what `right` or reference gives."""
+    """All errors of the method on the preset in percent, against `right` or reference."""
     case = Case(method, preset).load()
     results = {"output": case.forward(save=True)}
     if case.lora:

@@ -47,8 +47,8 @@ struct Fit {
   float scale;
 };
 
-// The fits of `count` scales in one pass over the weights: those of one scale would wait for its two
-// chains of additions, four cycles for each vector, where the pipes take four scales in eight.
+// The fits of `count` scales in one pass over the weights: those of one scale would wait for its
+// two chains of additions, four cycles for each vector, where the pipes take four scales in eight.
 template <class I, int count>
 void fit(const Piece& piece, const float* scale, Fit* fits) {
   typename I::F inverse[count];
