@@ -99,5 +99,6 @@ PARAMS = (METHODS, tuple(PRESETS))
 QUICK = (
     r"(?<!time_wrapper)(?<!time_native)\('\w+_SFT', 'quick-"
     r"|\.RelativeError\.\w+\('\w+', 'quick-"
+    r"|\.Control\.\w+\('quick-"
     r"|\.Import\."
 )

@@ -51,6 +51,7 @@ def test_the_suites_of_the_design_exist(suites):
         "Memory.peakmem_forward",
         "Memory.peakmem_training_step",
         "Memory.track_bytes_per_weight",
+        "Control.time_product",
         "Import.time_import",
         "Load.time_load_weights",
         "Sweep.time_forward",
@@ -63,8 +64,10 @@ def test_every_benchmark_says_its_version_unit_and_parameters(suites):
         assert re.fullmatch(r"\d+", benchmark.version), f"{benchmark.name}: a hash is no version"
         assert benchmark.unit != "unit", benchmark.name
         assert len(benchmark.param_names) == len(benchmark.params) > 0, benchmark.name
-        if benchmark.param_names != ["statement"]:
-            assert benchmark.param_names[:2] == ["method", "preset"], benchmark.name
+        wanted = {"Import": ["statement"], "Control": ["preset"]}
+        suite = benchmark.name.split(".")[-2]
+        names = wanted.get(suite, ["method", "preset"])
+        assert benchmark.param_names[: len(names)] == names, benchmark.name
 
 
 def test_quick_is_the_sft_methods_on_the_quick_presets_all_errors_and_the_imports(suites):
@@ -74,6 +77,9 @@ def test_quick_is_the_sft_methods_on_the_quick_presets_all_errors_and_the_import
             quick = bool(re.search(presets.QUICK, f"{benchmark.name}({', '.join(choice)})"))
             if suite == "Import":
                 assert quick
+                continue
+            if suite == "Control":
+                assert quick == choice[0].startswith("'quick-")
                 continue
             method, preset = (value.strip("'") for value in choice[:2])
             wanted = preset in ("quick-compute", "quick-memory")
@@ -91,7 +97,7 @@ def test_the_inference_methods_are_in_the_suites_that_say_something_of_them(suit
         "RelativeError.track_output",
     }
     for benchmark in suites:
-        if benchmark.param_names != ["statement"]:
+        if benchmark.param_names[0] == "method":
             methods = [value.strip("'") for value in benchmark.params[0]]
             assert tuple(methods) in (presets.SFT_METHODS, presets.METHODS), benchmark.name
 

@@ -148,3 +148,29 @@ def test_quiet_noise_alarms_rarely():
     """Of 1000 quiet histories: the rule asks for two values beyond one in a hundred each."""
     states = [judged(noisy(16, 0.02, seed), unit="x").verdict.state for seed in range(1000)]
     assert states.count(verdict.WORSE) <= 2
+
+
+QUIET = [1.0, 1.01, 0.99, 1.0, 1.01, 0.99]
+CONTROL = "control.Control.time_product"
+
+
+@pytest.mark.parametrize(
+    ("factor", "slow", "state"),
+    [
+        (1.3, 1.0, verdict.WORSE),
+        (1.3, 1.05, verdict.WORSE),  # the control's own noise, or not enough to count
+        (1.3, 1.25, verdict.UNDECIDED),
+        (1.6, 1.25, verdict.WORSE),  # slower by more than the machine
+    ],
+)
+def test_a_time_that_grew_with_the_control_is_undecided(factor, slow, state):
+    rows = [
+        make_row([*QUIET, factor, factor], unit="seconds", name="forward.Forward.time_forward"),
+        make_row([*QUIET, slow, slow], unit="seconds", name=CONTROL),
+        make_row([*QUIET, factor, factor], unit="x", name="roofline.R.track_over"),
+    ]
+    time, control, over = verdict.judge_all(rows, lambda row: None)
+    assert time.verdict.state == state
+    assert control.verdict.state == (verdict.UNDECIDED if slow > 1.1 else verdict.FINE)
+    assert control.moves == []  # no commit is the cause
+    assert over.verdict.state == verdict.WORSE  # a ratio survives a slow machine

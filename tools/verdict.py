@@ -6,7 +6,7 @@ creeps up is seen, and against its ceiling if it has one.
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from tools.change_points import Move, moves
@@ -18,6 +18,7 @@ PAIRS = 20  # of neighbours in the history, at most: noise is that of the presen
 FEWEST_PAIRS = 3  # below, a row borrows the pairs of its benchmark's other rows
 # Of normal noise: the change that one pair in a hundred passes, over the pairs' median change.
 FLOOR_OVER_MEDIAN = 2.576 / 0.6745
+CONTROL = "Control"  # the suite of what no commit touches
 LEVEL = 3  # values whose median is a level, where there is noise
 
 
@@ -117,7 +118,37 @@ class Judged:
 
 def judge_all(rows, ceiling_of):
     """Each row Judged; ceiling_of gives the ceiling of a row, or None."""
-    return [
-        Judged(row, judge(row, floor, ceiling_of(row)), moves(row, floor))
-        for row, floor in zip(rows, floors(rows), strict=True)
+    verdicts = [
+        judge(row, floor, ceiling_of(row)) for row, floor in zip(rows, floors(rows), strict=True)
     ]
+    slow = slowdown(rows, verdicts)
+    return [
+        Judged(row, without_slowdown(row, found, slow), moves_of(row, found))
+        for row, found in zip(rows, verdicts, strict=True)
+    ]
+
+
+def slowdown(rows, verdicts):
+    """The largest change of a control that noise does not explain; 0: the machine is as it was."""
+    found = [
+        one.change
+        for row, one in zip(rows, verdicts, strict=True)
+        if row.suite == CONTROL and None not in (one.change, one.floor)
+        if one.change > max(threshold(row), one.floor)
+    ]
+    return max(found, default=0.0)
+
+
+def without_slowdown(row, found, slow):
+    """A row's Verdict: a time that grew no more than the control's cannot be called slower."""
+    if row.unit != "seconds" or found.state != WORSE:
+        return found
+    if (1 + found.change) / (1 + slow) - 1 > max(threshold(row), found.floor):
+        return found
+    why = f"no more than PyTorch's product ({slow:+.0%}): the machine was slow"
+    return replace(found, state=UNDECIDED, why=why)
+
+
+def moves_of(row, found):
+    """The row's Moves; none where no commit can be the cause."""
+    return [] if row.suite == CONTROL else moves(row, found.floor)

@@ -3,9 +3,8 @@
 import sys
 from multiprocessing.connection import Connection
 
-import torch
-
 from benchmarks.case import Case, methods
+from benchmarks.control import product
 from benchmarks.timing import clock
 from benchmarks.training_step import step
 from tools.child import serve
@@ -13,15 +12,6 @@ from tools.child import serve
 from .suites_worker import check_package
 
 CONTROL = "PyTorch"
-
-
-def product(case):
-    """PyTorch's product of every expert's rows and gate, which no commit of ours touches."""
-    rows = case.shape.tokens * case.shape.top_k // case.shape.experts
-    weights = torch.stack(case.weights[0]).float().transpose(1, 2)
-    size = weights.shape[0], rows, weights.shape[1]
-    x = torch.randn(size, generator=torch.Generator().manual_seed(1))
-    return lambda: torch.bmm(x, weights)
 
 
 class Preset:
@@ -45,7 +35,7 @@ class Preset:
     def function(self, metric, method):
         """What is timed."""
         if method == CONTROL:
-            return product(self.first)
+            return product(self.first.shape, self.first.weights[0])
         case = self.case(method)
         return case.forward if metric == "time_forward" else lambda: step(case)
 
