@@ -59,7 +59,7 @@ def make_lora(preset: Preset) -> list[torch.Tensor]:
 def make_weights(preset: Preset) -> list[list[torch.Tensor]]:
     """Gate and up [I, H] and down [H, I] of every expert in bf16, of deviation 1 / sqrt(columns).
 
-    They are views of the ring: S2's 2.8 GB would take as long to make as to load, in every process.
+    They are views of the ring: S2's 2.8 GB took every row's process two seconds to make.
     """
     ring = torch.randn(RING, generator=torch.Generator().manual_seed(SEED + 2))
     experts, hidden, inter = preset.experts, preset.hidden, preset.intermediate

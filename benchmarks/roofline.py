@@ -10,7 +10,6 @@ from torch.nn.functional import silu
 
 from . import timing
 from .case import Case, finite, native
-from .inputs import stacked
 from .presets import FORMATS, PARAM_NAMES, SFT_PARAMS, Format, Preset
 
 PASSES = ("forward", "forward+backward")
@@ -77,7 +76,7 @@ class GroupedMM:
         self.case = case
         self.x = case.batch.hidden_states.to(dtype, copy=True).requires_grad_()
         self.lora = [tensor.to(dtype, copy=True).requires_grad_() for tensor in case.lora]
-        self.weights = [tensor.to(dtype) for tensor in stacked(case.weights)]
+        self.weights = [torch.stack(matrices).to(dtype) for matrices in case.weights]
         self.grad_output = case.batch.grad_output.to(dtype)
 
     def run(self) -> torch.Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from statistics import fmean
 from time import perf_counter
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from .case import Case
 
 
 class TimedCase:
-    """Base of the suites that time calls on a loaded layer, which is made once.
+    """Base of the suites that time calls on what is loaded once, mostly a layer.
 
     A machine's slow spells last for seconds. asv takes the samples in two processes, which its
     `--interleave-rounds` puts far apart in time.
@@ -22,15 +23,15 @@ class TimedCase:
     warmup_time = 0.2
     case = None
 
-    def setup(self, method: str, preset: str) -> None:
+    def setup(self, *params: str) -> None:
         # asv calls setup before every sample, in the same process: the layer stays.
         if self.case is None:
-            self.case = self.load(method, preset)
+            self.case = self.load(*params)
         self.prepare()
         read_something_else()
 
-    def load(self, method: str, preset: str) -> Case:
-        """The loaded layer."""
+    def load(self, method: str, preset: str) -> Any:
+        """What `case` is to be: the loaded layer."""
         return Case(method, preset).load()
 
     def prepare(self) -> None:

@@ -1,12 +1,14 @@
 """What the suites measure against: the float32 reference, PyTorch, the roofline."""
 
+import resource
+
 import pytest
 import torch
 from fake_clock import FakeClock
 from peer_check import check_peer
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import case, inputs, presets, relative_error, roofline, timing
+from benchmarks import case, inputs, load, presets, relative_error, roofline, timing
 from benchmarks.wrapper_overhead import WrapperOverhead
 from kt_kernel import KTMoEWrapper
 from kt_kernel.methods import METHODS
@@ -260,6 +262,17 @@ def test_bytes_per_weight_are_what_a_layer_holds_but_for_the_scales_of_rows(monk
     layer.load_expert(0, *views)
     held = layer.weight_bytes / wide.weights
     assert 1 <= held / presets.FORMATS[method].bytes_per_weight < 1.02
+
+
+def test_the_peak_of_loading_is_not_that_of_what_was_before(tiny):
+    def peak():
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    torch.ones(64 << 20)  # 256 MiB, gone at once
+    before, suite = peak(), load.Load()
+    suite.setup(SFT, tiny)
+    suite.peakmem_load_weights(SFT, tiny)
+    assert peak() < before - (128 << 20)
 
 
 def test_timings_take_turns():

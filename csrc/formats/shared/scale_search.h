@@ -48,7 +48,8 @@ struct Fit {
 };
 
 // The fits of `count` scales in one pass over the weights: those of one scale would wait for its
-// two chains of additions, four cycles for each vector, where the pipes take four scales in eight.
+// two chains of additions, four cycles for each vector of seven instructions. What it gains is in
+// docs/rounding.md.
 template <class I, int count>
 void fit(const Piece& piece, const float* scale, Fit* fits) {
   typename I::F inverse[count];
