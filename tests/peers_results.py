@@ -37,4 +37,4 @@ def made_up(kind: str = "", shapes=("S1", "S2")) -> dict:
                 cells.append(cell)
     machine = MACHINE | {"kind": kind}
     results = {"machine": machine, "limits": LIMITS, "notes": [], "cells": cells}
-    return results | {"sweep": [], "findings": []}
+    return results | {"sweep": [], "findings": [], "profile": []}

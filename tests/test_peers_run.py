@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from benchmarks import inputs, presets
 from benchmarks.case import Case, native
 from benchmarks.roofline import PASSES
+from kt_kernel import checks
 from tools import lock
 from tools.peers import __main__ as peers
 from tools.peers import cells, decode, overhead, routing, sweep, threads, turns
@@ -101,6 +103,17 @@ def test_a_run_measures_prints_and_draws_all_its_parts(tiny, tmp_path, capsys, m
     assert native().isa() in shown
     assert f"{native().cpu_count()} threads" in shown
     assert "results: " in shown
+
+
+def test_the_class_costs_what_a_call_takes_outside_of_the_extension(tiny, monkeypatch):
+    forward, rows = native().Layer.forward, checks.rows
+    monkeypatch.setattr(overhead, "LARGE", ("tiny",))
+    monkeypatch.setattr(checks, "rows", lambda *given: (time.sleep(0.005), rows(*given))[1])
+    monkeypatch.setattr(
+        native().Layer, "forward", lambda *given: (time.sleep(0.05), forward(*given))[1]
+    )
+    for each in overhead.measure(rounds=2):
+        assert 5000 < each.value < 50_000 if each.unit == "us" else 9 < each.value < 100
 
 
 def test_without_kt_kernel_a_line_says_so_and_what_is_not_whole_is_not_drawn(

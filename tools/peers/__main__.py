@@ -13,7 +13,7 @@ from pathlib import Path
 from tools import files, lock
 from tools.bench import check_writable
 
-from . import cells, decode, loop, overhead, picture, routing, sweep, table, threads
+from . import cells, decode, loop, overhead, picture, profile, routing, sweep, table, threads
 from .kt_kernel_peer import KtKernel, PeerError
 from .machine import ROOT, describe
 from .results import write_results
@@ -26,7 +26,7 @@ NO_KT = "kt-kernel is not measured: KT_PEER_PYTHON, or --kt-kernel, is to be its
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command's options."""
-    parts = [*cells.SHAPES, "sweep", *BESIDE]
+    parts = [*cells.SHAPES, "sweep", *BESIDE, "profile"]
     parser = argparse.ArgumentParser(prog="python -m tools.peers", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, metavar="PART")
     parser.add_argument(
@@ -37,7 +37,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--results", type=Path, default=ROOT / ".peers", metavar="FOLDER")
     parser.add_argument(
-        "--pictures", type=Path, default=ROOT / "docs", metavar="FOLDER", help="roofline, sweep.svg"
+        "--pictures",
+        type=Path,
+        default=ROOT / "docs",
+        metavar="FOLDER",
+        help="roofline, sweep, profile.svg",
     )
     parser.epilog = f"parts: {' '.join(parts)}; pictures are drawn of what was measured whole"
     return parser.parse_args(arguments)
@@ -52,6 +56,8 @@ def measure(part: str, results: dict, rounds: int, start_kt: Callable[[], KtKern
             results["cells"] += cells.measure_shape(part, rounds, kt, results["notes"].append)
     elif part == "sweep":
         results["sweep"] = sweep.measure(rounds)
+    elif part == "profile":
+        results["profile"] = profile.measure(results["notes"].append)
     elif part == "decode":
         found = decode.measure(rounds, results["limits"]["bandwidth"])
         results["findings"] += map(asdict, found)
@@ -81,6 +87,8 @@ def report(results: dict) -> str:
         lines += kt_lines(results["cells"])
     if results["findings"]:
         lines += ["", table.findings_table(results["findings"]), "", "! misses its bar."]
+    if results["profile"]:
+        lines += ["", table.profile_table(results)]
     if results["sweep"]:
         lines += ["", *(sweep.cliffs(results["sweep"]) or ["The sweep has no cliff."])]
     return "\n".join(lines)
@@ -110,6 +118,8 @@ def draw(results: dict, folder: Path) -> list[str]:
         drawn["roofline.svg"] = picture.roofline_svg(results)
     if results["sweep"]:
         drawn["sweep.svg"] = picture.sweep_svg(results)
+    if {each["shape"] for each in results["profile"]} == set(cells.SHAPES):
+        drawn["profile.svg"] = picture.profile_svg(results)
     for name, text in drawn.items():
         files.write_text(folder / name, text)
     return [f"drawn: {folder / name}" for name in drawn]
@@ -121,7 +131,7 @@ def main(arguments: list[str] | None = None, rounds: int = ROUNDS) -> None:
     for folder in (options.results, options.pictures):
         check_writable(folder)
     results = {"machine": describe(), "limits": {}, "notes": [], "cells": [], "sweep": []}
-    results["findings"] = []
+    results |= {"findings": [], "profile": []}
     path = options.results / f"{time.strftime('%Y-%m-%dT%H%M%S')}.json"
     start_kt = None
     if options.kt_kernel:

@@ -1,4 +1,4 @@
-"""The pictures: the roofline with every method and shape on it, and the curves of the sweep."""
+"""The pictures: every method and shape under the roofline, the sweep's curves, the profile."""
 
 import io
 import itertools
@@ -161,4 +161,25 @@ def sweep_svg(results: dict) -> str:
         figure.suptitle(_caption(results["machine"]), x=0.01, ha="left", color=GREY, fontsize=10)
         handles = panels[0].get_legend_handles_labels()[0]
         figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+        return _svg(figure)
+
+
+def profile_svg(results: dict) -> str:
+    """Where the threads' time goes: a bar for each method of each shape."""
+    profiles = results["profile"]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 1.2 + 0.3 * len(profiles)), layout="constrained")
+        axes = figure.subplots()
+        names = [f"{each['shape']} {each['method']}" for each in profiles]
+        left = [0.0] * len(profiles)
+        for kind, colour in zip(profiles[0]["shares"], itertools.cycle(PALETTE), strict=False):
+            widths = [each["shares"][kind] for each in profiles]
+            axes.barh(names, widths, left=left, color=colour, label=kind, height=0.7)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        axes.set_xlabel("of the threads' time, forward and backward; the rest: off the cores")
+        figure.suptitle(_caption(results["machine"]), x=0.01, ha="left", color=GREY, fontsize=10)
+        figure.legend(loc="outside lower center", ncols=7, frameon=False)
         return _svg(figure)

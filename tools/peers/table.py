@@ -71,6 +71,22 @@ def findings_table(findings: list[dict]) -> str:
     return _markdown(rows, ["what", "where", "method", "measured", "bar"], text=3)
 
 
+def profile_table(results: dict) -> str:
+    """A line for each method and shape: where the threads' time went, in percent.
+
+    `products at`: the share of the roof that the products alone reach while they run.
+    """
+    rows = []
+    for profile in results["profile"]:
+        shares, reached = profile["shares"], fraction(profile, results["limits"])
+        row = [profile["shape"], profile["method"], f"{1e3 * profile['seconds']:.0f}"]
+        row += [f"{reached:.0%}", f"{reached / shares['products']:.0%}"]
+        row += [f"{share:.1%}" for share in shares.values()]
+        rows.append([*row, f"{max(0.0, 1 - sum(shares.values())):.1%}"])
+    columns = ["shape", "method", "ms", "of roof", "products at", *shares, "off the cores"]
+    return _markdown(rows, columns, text=2)
+
+
 def limits_line(limits: dict[str, float]) -> str:
     """The machine's own limits."""
     peaks = ", ".join(f"{n} {v / 1e9:,.0f}" for n, v in limits.items() if n != "bandwidth")
