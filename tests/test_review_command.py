@@ -47,14 +47,14 @@ def review(monkeypatch, tmp_path, capsys):
             for name in chosen
         }
 
-    def look(sides, chosen, tick):
-        looked.append([name.whole for name in chosen])
+    def look(sides, chosen, tick, first):
+        looked.append((first, [name.whole for name in chosen]))
         found = {}
         for name in [*chosen, *{speed.control(name.preset) for name in chosen}]:
             timed = found[name.whole] = speed.Timed(name)
             factor = slower.get(name.whole, 1.0)
             for _ in range(speed.ROUNDS):
-                timed.add([(1.0, factor)[side] for side in speed.TURNS])
+                timed.add([(side, (1.0, factor)[side]) for side in speed.TURNS])
         return found
 
     monkeypatch.setattr(lock, "path", lambda: tmp_path / "build" / "lock")
@@ -118,7 +118,7 @@ def test_slower_is_looked_at_twice(review):
     review.slower[TIME] = 1.15
     assert review.run("HEAD~1") == 2
     assert review.written.startswith("**1 row slower, 3 rows fine.**")
-    assert review.looked == [[TIME], [TIME]]
+    assert review.looked == [(0, [TIME]), (1, [TIME])]
 
 
 def test_the_machine_moved(review):

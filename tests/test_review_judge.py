@@ -81,7 +81,7 @@ def timed(change, noise=0.01, seconds=2e-3, seed=1):
     found = speed.Timed(names.parse(TIME))
     for _ in range(speed.ROUNDS):
         head = seconds * (1 + change) * math.exp(draw.gauss(0, noise))
-        found.add([(seconds, head)[side] for side in speed.TURNS])
+        found.add([(side, (seconds, head)[side]) for side in speed.TURNS])
     return found
 
 
@@ -182,7 +182,7 @@ def test_what_is_fine_or_missing_is_not_looked_at_again():
 )
 def test_a_side_without_times(missing, state, why):
     found = speed.Timed(names.parse(TIME), missing=missing)
-    found.add([None if missing[side] else 1.0 for side in speed.TURNS])
+    found.add([(side, None if missing[side] else 1.0) for side in speed.TURNS])
     verdict = looks.glance(found, True)
     assert verdict.state == state
     assert verdict.why.startswith(why)

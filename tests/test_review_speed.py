@@ -43,12 +43,15 @@ class Worker:
         return answer
 
 
-def test_turns_are_base_head_head_base_and_their_mirror_after_one_call_of_each():
+@pytest.mark.parametrize(
+    ("first", "wanted"), [(0, [0, 1, 0, 1, 1, 0, 1, 0, 0, 1]), (1, [1, 0, 1, 0, 0, 1, 0, 1, 1, 0])]
+)
+def test_turns_are_base_head_head_base_and_their_mirror_after_one_call_of_each(first, wanted):
     order = []
     workers = [Worker(0, order, [9.0, 1.0, 1.0, 1.0, 1.0]), Worker(1, order, [9.0, 2, 2, 2, 2])]
     timed = speed.Timed(ROW)
-    speed.measure(workers, ROW, timed)
-    assert order == [0, 1, 0, 1, 1, 0, 1, 0, 0, 1]
+    speed.measure(workers, ROW, timed, first)
+    assert order == wanted
     assert timed.seconds == ([1.0] * 4, [2.0] * 4)
     assert timed.changes == [pytest.approx(math.log(2))]
 

@@ -69,11 +69,13 @@ def both_sides(
     return [judge.exact(name, base[name.whole], head[name.whole]) for name in names]
 
 
-def look(builds: tuple[Build, Build], names: list[Name], what: str) -> dict[str, speed.Timed]:
-    """One look at the rows of times."""
+def look(
+    builds: tuple[Build, Build], names: list[Name], what: str, first: int = 0
+) -> dict[str, speed.Timed]:
+    """One look at the rows of times; `first` is the side that begins."""
     total = speed.ROUNDS * (len(names) + len({name.preset for name in names}))
     with progress(total, what, sys.stderr) as bar:
-        return speed.look(builds, names, bar.update)
+        return speed.look(builds, names, bar.update, first)
 
 
 def timed(builds: tuple[Build, Build], names: list[Name]) -> list[Judged]:
@@ -87,7 +89,8 @@ def timed(builds: tuple[Build, Build], names: list[Name]) -> list[Judged]:
         return [without_verdict(name, first[name.whole], found[name.whole]) for name in names]
     repeated = [name for name in names if looks.again(found[name.whole])]
     if repeated:
-        second = look(builds, repeated, f"times of {len(repeated)} rows again")
+        # What is loaded second may get the worse memory, in the second look as in the first.
+        second = look(builds, repeated, f"times of {len(repeated)} rows again", first=1)
         for whole, verdict in looks.glances(second).items():
             found[whole] = looks.settle(found[whole], verdict)
         first |= second

@@ -38,14 +38,14 @@ class Timed:
     seconds: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     missing: tuple[Outcome | None, Outcome | None] = (None, None)  # why a side has no times
 
-    def add(self, turns: list[float | None]) -> None:
-        """A round: seconds in the order of TURNS; None: no time."""
+    def add(self, turns: list[tuple[int, float | None]]) -> None:
+        """A round: each turn's side and seconds; None: no time."""
         sides: tuple[list[float], list[float]] = [], []
-        for side, seconds in zip(TURNS, turns, strict=True):
+        for side, seconds in turns:
             if seconds is not None:
                 sides[side].append(math.log(seconds))
                 self.seconds[side].append(seconds)
-        if None not in turns:
+        if all(seconds is not None for _, seconds in turns):
             self.changes.append((sum(sides[1]) - sum(sides[0])) / len(sides[0]))
 
     def outcome(self, side: int) -> Outcome:
@@ -59,9 +59,12 @@ def control(preset: str) -> Name:
 
 
 def look(
-    builds: tuple[Build, Build], names: Iterable[Name], tick: Callable[[], object]
+    builds: tuple[Build, Build], names: Iterable[Name], tick: Callable[[], object], first: int = 0
 ) -> dict[str, Timed]:
-    """Each row's rounds, and those of the presets' controls; `tick` is called after each round."""
+    """Each row's rounds, and those of the presets' controls; `tick` is called after each round.
+
+    `first` is the side that begins, and so loads each layer before the other does.
+    """
     names = list(names)
     names += map(control, dict.fromkeys(name.preset for name in names))
     found = {name.whole: Timed(name) for name in names}
@@ -72,7 +75,7 @@ def look(
             for name in names:
                 timed = found[name.whole]
                 if timed.missing == (None, None):
-                    measure(workers, name, timed)
+                    measure(workers, name, timed, first)
                 tick()
     return found
 
@@ -89,11 +92,12 @@ def start(build: Build, scratch: str) -> Child:
     )
 
 
-def measure(workers: list[Child], name: Name, timed: Timed) -> None:
+def measure(workers: list[Child], name: Name, timed: Timed, first: int = 0) -> None:
     """A round of one row. Without one side's time it is the last."""
-    answers: list[float | None] = [None] * len(WARM_UP + TURNS)
+    order = [side ^ first for side in WARM_UP + TURNS]
+    answers: list[float | None] = [None] * len(order)
     missing: list[Outcome | None] = [None, None]
-    for turn, side in enumerate(WARM_UP + TURNS):
+    for turn, side in enumerate(order):
         if missing[side] is None:
             try:
                 answers[turn] = workers[side].ask(name.metric, name.method, name.preset)
@@ -103,5 +107,5 @@ def measure(workers: list[Child], name: Name, timed: Timed) -> None:
                 missing[side] = failed(f"no benchmark runs: {error}")
             except ChildError as error:
                 missing[side] = failed(str(error))
-    timed.add(answers[len(WARM_UP) :])
+    timed.add(list(zip(order, answers, strict=True))[len(WARM_UP) :])
     timed.missing = (missing[0], missing[1])
