@@ -135,7 +135,7 @@ def test_every_row_is_judged_by_its_presets_control():
 def test_the_order_of_turns_takes_out_a_drift():
     found = speed.Timed(names.parse(TIME))
     seconds = [1.1**turn for turn in range(len(speed.TURNS))]
-    found.add(seconds)
+    found.add(list(zip(speed.TURNS, seconds, strict=True)))
     assert found.changes == [pytest.approx(0.0)]
     for side in (0, 1):
         own = [each for each, turn in zip(seconds, speed.TURNS, strict=True) if turn == side]

@@ -21,9 +21,8 @@ struct Avx2Bytes : Avx2Codes, Avx2FewRows<Avx2Bytes> {
     __asm__("vpaddw %1, %0, %0" : "+x"(acc) : "x"(products));  // as in avx2_words.h
     return acc;
   }
-  static Ints add_sums(Ints acc, Ints sums) {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
-  }
+  static Ints whole(Ints sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+  static Ints add_sums(Ints acc, Ints sums) { return add(acc, whole(sums)); }
 
   static Ints along_k(Bytes v, int /*piece*/) { return v; }
   static Ints along_n(Bytes quads, int /*step*/) { return quads; }

@@ -2,8 +2,8 @@
 // only would be written and read for nothing. T is the vocabulary, of words (avx2_words.h) or of
 // bytes (avx2_bytes.h).
 //
-// Four rows: along k their sums and totals are 8 of the 16 registers, along n their sums for 16
-// columns.
+// Four rows: along k their sums of two registers of weights are 8 of the 16 registers, along n
+// their sums for 16 columns.
 #pragma once
 
 namespace kt {
@@ -16,9 +16,12 @@ struct Avx2FewRows {
   // Of A: that of H, or of a group of 32 weights, and that of others.
   static constexpr int kLeastGranule = 32;
   static constexpr int kGranule = Rows{}.granule;
+  // Registers that A's codes serve at a time: two are a line of memory.
+  template <class F>
+  static constexpr int kTogether = F::kIntegers.grouped ? 1 : 2;
 
-  // Lanes sum along k: two rows of weights at a time over a chunk of columns that stays in L1,
-  // 8 passes for the group's 16 rows. The next chunk's lines are prefetched evenly meanwhile.
+  // Lanes sum along k: four rows of weights at a time over a chunk of columns that stays in L1,
+  // 4 passes for the group's 16 rows. The next chunk's lines are prefetched evenly meanwhile.
   template <class F, int rows, class BlockOfA>
   static void direct_k(const Packed& w, int o, int s, int depth, const BlockOfA& a, int column,
                        float* c, int ldc) {
@@ -45,9 +48,9 @@ struct Avx2FewRows {
           F::template output_scales<Avx2>(w, o, s + k0 + q * granule, scales[q]);
         }
       }
-      for (int part = 0; part < kRegisters; ++part) {
+      for (int part = 0; part < kRegisters; part += kTogether<F>) {
         add_chunk<F, rows, granule>(group, part, s + k0, length, a, column + k0, scales,
-                                    totals[part]);
+                                    totals + part);
       }
     }
     for (int i = 0; i < rows; ++i) {
@@ -63,16 +66,14 @@ struct Avx2FewRows {
     }
   }
 
-  // Of register `part` of the group's blocks, columns from s on, column `column` of A's block being
-  // the first: every granule's sums, scaled. The granule is a constant, so that its one to four
-  // blocks are no loop, which took as long as their products.
+  // Of kTogether<F> registers from `part` on of the group's blocks, columns from s on, column
+  // `column` of A's block being the first: every granule's sums, scaled. The granule is a constant,
+  // so that its one to four blocks are no loop, which took as long as their products.
   template <class F, int rows, int granule, class BlockOfA>
   static void add_chunk(const std::byte* group, int part, int s, int length, const BlockOfA& a,
-                        int column, const float (*scales)[kLanes], __m256 (&totals)[rows]) {
+                        int column, const float (*scales)[kLanes], __m256 (*totals)[rows]) {
     using A = typename T::A;
-    constexpr int kShare = granule / kLanes * F::Block::kSpan / kRegisters;
-    __m256 total[rows];
-    KT_UNROLL for (int i = 0; i < rows; ++i) total[i] = totals[i];
+    constexpr int kShare = granule / kLanes * F::Block::kSpan / kRegisters * kTogether<F>;
     const int first = part % 2 * 8 + part / 2;  // lanes: this row, and the fourth behind it
     const std::byte* block = F::Block::block(group, s) + part * sizeof(__m256i);
     const std::byte* ahead =
@@ -83,8 +84,10 @@ struct Avx2FewRows {
     for (int k = 0; k < length; k += granule) {
       for (int b = 0; b < kShare; b += 64) __builtin_prefetch(ahead + b, 0, 2);
       ahead += kShare;
-      __m256i sums[rows];
-      KT_UNROLL for (int i = 0; i < rows; ++i) sums[i] = T::set1(0);
+      __m256i sums[kTogether<F>][rows];
+      KT_UNROLL for (int i = 0; i < rows; ++i, start += T::kStarts) {
+        KT_UNROLL for (int p = 0; p < kTogether<F>; ++p) sums[p][i] = both_lanes(start);
+      }
       if (k + granule <= length) {
         KT_UNROLL for (int j = 0; j < granule; j += kLanes) {
           add_columns_of<F, rows>(block, j, codes, a.lda, sums);
@@ -96,32 +99,42 @@ struct Avx2FewRows {
       }
       block += granule / F::Block::kColumns * kBlockBytes;
       codes += granule;
-      __m256 scale = _mm256_setzero_ps();
+      __m256 scale[kTogether<F>];
       if constexpr (F::kIntegers.grouped) {
-        const float* const of_row = scales[k / granule] + first;
-        scale = _mm256_blend_ps(_mm256_set1_ps(of_row[0]), _mm256_set1_ps(of_row[4]), 0xf0);
+        KT_UNROLL for (int p = 0; p < kTogether<F>; ++p) {
+          const float* const of_row = scales[k / granule] + first + p % 2 * 8 + p / 2;
+          scale[p] = _mm256_blend_ps(_mm256_set1_ps(of_row[0]), _mm256_set1_ps(of_row[4]), 0xf0);
+        }
       }
-      KT_UNROLL for (int i = 0; i < rows; ++i, ++of_a, start += T::kStarts) {
-        __m256 factor = _mm256_set1_ps(*of_a);
-        if constexpr (F::kIntegers.grouped) factor = _mm256_mul_ps(factor, scale);
-        const __m256i sum = T::add_sums(both_lanes(start), sums[i]);
-        total[i] = _mm256_fmadd_ps(T::to_floats(sum), factor, total[i]);
+      KT_UNROLL for (int i = 0; i < rows; ++i, ++of_a) {
+        KT_UNROLL for (int p = 0; p < kTogether<F>; ++p) {
+          __m256 factor = _mm256_set1_ps(*of_a);
+          if constexpr (F::kIntegers.grouped) factor = _mm256_mul_ps(factor, scale[p]);
+          const __m256 sum = T::to_floats(T::whole(sums[p][i]));
+          totals[p][i] = _mm256_fmadd_ps(sum, factor, totals[p][i]);
+        }
       }
     }
-    KT_UNROLL for (int i = 0; i < rows; ++i) totals[i] = total[i];
   }
   // Sixteen columns, from the j-th of a granule on.
   template <class F, int rows, class A>
   static void add_columns_of(const std::byte* block, int j, const A* codes, int lda,
-                             __m256i (&sums)[rows]) {
+                             __m256i (&sums)[kTogether<F>][rows]) {
     constexpr int kPieces = static_cast<int>(sizeof(A));  // of 16 codes, 16 bytes each
-    const __m256i stored = T::load_bytes(block + j / F::Block::kColumns * kBlockBytes);
-    const __m256i v = F::Block::template sixteen<T>(stored, j % F::Block::kColumns / kLanes);
+    block += j / F::Block::kColumns * kBlockBytes;
+    __m256i v[kTogether<F>];
+    KT_UNROLL for (int p = 0; p < kTogether<F>; ++p) {
+      const __m256i stored = T::load_bytes(block + p * sizeof(__m256i));
+      v[p] = F::Block::template sixteen<T>(stored, j % F::Block::kColumns / kLanes);
+    }
     KT_UNROLL for (int piece = 0; piece < kPieces; ++piece) {
-      const __m256i weights = T::along_k(v, piece);
+      __m256i weights[kTogether<F>];
+      KT_UNROLL for (int p = 0; p < kTogether<F>; ++p) weights[p] = T::along_k(v[p], piece);
       KT_UNROLL for (int i = 0; i < rows; ++i) {
         const __m256i x = both_lanes(codes + i * lda + j + piece * kLanes / kPieces);
-        sums[i] = T::dot(sums[i], weights, x);
+        KT_UNROLL for (int p = 0; p < kTogether<F>; ++p) {
+          sums[p][i] = T::dot(sums[p][i], weights[p], x);
+        }
       }
     }
   }

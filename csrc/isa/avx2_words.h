@@ -21,7 +21,7 @@ struct Avx2Words : Avx2Codes, Avx2FewRows<Avx2Words> {
   }
 
   // For few rows (avx2_few_rows.h): the columns of a register that a piece of A's codes meets, the
-  // sums of a quad that a step meets, and sums added up.
+  // sums of a quad that a step meets, sums as int32, and those added up.
   static Ints along_k(Bytes v, int piece) {
     const __m256i columns = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, -1, 2, -1, 1, -1, 3, -1, 4, -1, 6, -1, 5, -1, 7, -1));
@@ -31,6 +31,7 @@ struct Avx2Words : Avx2Codes, Avx2FewRows<Avx2Words> {
     return step == 0 ? _mm256_and_si256(quads, _mm256_set1_epi16(255))
                      : _mm256_srli_epi16(quads, 8);
   }
+  static Ints whole(Ints sums) { return sums; }
   static Ints add_sums(Ints acc, Ints sums) { return add(acc, sums); }
 
   template <class F>

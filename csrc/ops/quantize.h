@@ -30,7 +30,8 @@ struct RoundedRow {
 };
 
 // A block of rounded rows: row i is codes + i * lda, and in granule q its scale and start are
-// [q * m + i], its shares of the start T::kStarts from [(q * m + i) * T::kStarts] on.
+// [q * m + i], its shares of the start T::kStarts from [(q * m + i) * T::kStarts] on. Of two short
+// sums the first begins with the share of both.
 template <class T>
 struct IntegerRows {
   typename T::A* codes;
@@ -60,13 +61,16 @@ struct IntegerRows {
         const int from = s0 / granule + q;
         const int to = q * m + i;
         scale[to] = row.scale[from];
-        start[to] = row.start[from * T::kStarts];
         if constexpr (T::kStarts > 1) {
-          shares[to * T::kStarts] = start[to];
-          for (int share = 1; share < T::kStarts; ++share) {
-            shares[to * T::kStarts + share] = row.start[from * T::kStarts + share];
-            start[to] += shares[to * T::kStarts + share];
+          std::int32_t sum = 0;
+          for (int share = 0; share < T::kStarts; ++share) {
+            const std::int32_t own = row.start[from * T::kStarts + share];
+            shares[to * T::kStarts + share] = HasShortSums<T> ? own & 0xffff : own;
+            sum += own;
           }
+          start[to] = sum;
+        } else {
+          start[to] = row.start[from];
         }
       }
     }
