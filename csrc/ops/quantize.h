@@ -30,8 +30,8 @@ struct RoundedRow {
 };
 
 // A block of rounded rows: row i is codes + i * lda, and in granule q its scale and start are
-// [q * m + i], its shares of the start T::kStarts from [(q * m + i) * T::kStarts] on. Of two short
-// sums the first begins with the share of both.
+// [q * m + i]; where there are few, its shares of the start T::kStarts from [(q * m + i) *
+// T::kStarts] on. Of two short sums the first begins with the share of both.
 template <class T>
 struct IntegerRows {
   typename T::A* codes;
@@ -61,16 +61,13 @@ struct IntegerRows {
         const int from = s0 / granule + q;
         const int to = q * m + i;
         scale[to] = row.scale[from];
-        if constexpr (T::kStarts > 1) {
-          std::int32_t sum = 0;
+        const std::int32_t* const own = row.start + from * T::kStarts;
+        start[to] = own[0];
+        for (int share = 1; share < T::kStarts; ++share) start[to] += own[share];
+        if (T::kStarts > 1 && m <= T::kDirectRows) {
           for (int share = 0; share < T::kStarts; ++share) {
-            const std::int32_t own = row.start[from * T::kStarts + share];
-            shares[to * T::kStarts + share] = HasShortSums<T> ? own & 0xffff : own;
-            sum += own;
+            shares[to * T::kStarts + share] = HasShortSums<T> ? own[share] & 0xffff : own[share];
           }
-          start[to] = sum;
-        } else {
-          start[to] = row.start[from];
         }
       }
     }
