@@ -1,9 +1,11 @@
 """The script that measures how far a review can be trusted: its plants, its count, its table."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,29 @@ def test_every_plant_measures_rows_and_expects_some_of_them(name):
     shown = [f"{row.metric} {row.method} {row.preset} " for row in chosen]
     for _, expected in PLANTS[name].steps:
         assert any(re.search(expected.rows, row) for row in shown)
+
+
+def test_the_planted_error_is_one_of_a_tenth(tree):
+    """Of the tree's package, as a review would measure it: a plant that raises plants nothing."""
+    script = """if True:
+        from benchmarks.relative_error import measure
+        for method in ("AMXINT8", "AMXINT8_SFT"):
+            print(measure(method, "quick-compute")["output"])
+    """
+
+    def errors():
+        command = [sys.executable, "-P", "-c", script]
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": str(tree)}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return [float(word) for word in done.stdout.split()]
+
+    before = errors()
+    PLANTS["error"].steps[0][0](tree)
+    after = errors()
+    assert after[0] == before[0]
+    assert after[1] == pytest.approx(1.1 * before[1], rel=0.03)
 
 
 def test_a_place_that_is_gone_is_an_error(tree):

@@ -65,10 +65,8 @@ CHECKED = "        checked = _checked(sources, self.num_experts, kind)\n"
 # Every other weight larger, and those between smaller, by a fraction that adds that much error.
 WRONG_WEIGHTS = """
         if self.method == "{method}":
-            sources = {{
-                name: w.float() * (1 + {amount} * (1 - 2 * (torch.arange(w.shape[-1]) % 2)))
-                for name, w in sources.items()
-            }}
+            off = lambda w: w.float() * (1 + {amount} * (1 - 2 * (torch.arange(w.shape[-1]) % 2)))
+            sources = {{name: [off(w) for w in each] for name, each in sources.items()}}
 """
 
 
