@@ -48,11 +48,17 @@ def test_functions_are_told_apart_by_their_work(symbol, with_integers, with_bf16
         assert profile.kind_of(symbol, integers=False) == with_bf16
 
 
-def test_samples_are_counted_by_name():
-    text = (
-        "\n     7f0012345678 kt::a<int>(int, int)\n  55 [unknown]\n  7f kt::a<int>(int, int)\n  9\n"
-    )
-    assert profile.counted(text) == {"kt::a<int>(int, int)": 2, "[unknown]": 1, "": 1}
+def test_samples_are_counted_by_name_over_the_time_that_they_span():
+    text = """
+  12.500000:   7f0012 kt::a<int>(int, int)
+  12.250000:       55 [unknown]
+  13.000000:       7f kt::a<int>(int, int)
+  12.750000:        9
+"""
+    names, seconds = profile.counted(text)
+    assert names == {"kt::a<int>(int, int)": 2, "[unknown]": 1, "": 1}
+    assert seconds == 0.75
+    assert profile.counted("") == ({}, 0.0)
 
 
 @pytest.fixture
@@ -76,7 +82,7 @@ def perf(tmp_path, monkeypatch):
 def test_a_profile_has_each_method_and_shares_of_all_threads(perf, monkeypatch):
     monkeypatch.setattr(profile, "SAMPLES", 100)
     monkeypatch.setattr(profile, "CALLS", 0)
-    samples = "\n".join(f"  7f00 {TILE}" for _ in range(4)) + f"\n  7f00 {FLOATS}"
+    samples = "\n".join(f" 7.0{i}: 7f00 {TILE}" for i in range(4)) + f"\n 7.05: 7f00 {FLOATS}"
     perf(f'if [ "$1" = record ]; then exec sleep 0.05; fi\ncat <<"END"\n{samples}\nEND')
     profiles = profile.measure(pytest.fail)
     assert [each["method"] for each in profiles] == list(presets.SFT_METHODS)

@@ -99,13 +99,20 @@ def sample(call) -> tuple[float, dict[str, float]]:
             if perf.returncode:
                 words = perf.stderr.read() if perf.stderr else ""
                 raise subprocess.CalledProcessError(perf.returncode, record, stderr=words)
-        script = ["perf", "script", "--input", str(data), "--fields", "ip,sym"]
+        script = ["perf", "script", "--input", str(data), "--fields", "time,ip,sym"]
         done = subprocess.run(script, capture_output=True, text=True, check=True)
-    whole = SAMPLES * seconds * native().cpu_count()
-    return each, {symbol: count / whole for symbol, count in counted(done.stdout).items()}
+    symbols, sampled = counted(done.stdout)
+    whole = max(1.0, SAMPLES * sampled * native().cpu_count())
+    return each, {symbol: count / whole for symbol, count in symbols.items()}
 
 
-def counted(script: str) -> Counter[str]:
-    """Samples of each function in the lines of `perf script`: an address and a name."""
-    lines = (line.split(maxsplit=1) for line in script.splitlines())
-    return Counter(line[1] if len(line) == 2 else "" for line in lines if line)
+def counted(script: str) -> tuple[Counter[str], float]:
+    """Samples of each function, and seconds from the first to the last.
+
+    The lines of `perf script` have a time, an address and a name. That perf was to stop after so
+    many seconds says little: it may wait for a core for longer than that.
+    """
+    lines = [fields for line in script.splitlines() if (fields := line.split(maxsplit=2))]
+    times = [float(fields[0].rstrip(":")) for fields in lines]
+    names = Counter(fields[2] if len(fields) == 3 else "" for fields in lines)
+    return names, max(times, default=0.0) - min(times, default=0.0)
