@@ -73,6 +73,10 @@ struct Avx2FewRows {
   static void add_chunk(const std::byte* group, int part, int s, int length, const BlockOfA& a,
                         int column, const float (*scales)[kLanes], __m256 (*totals)[rows]) {
     using A = typename T::A;
+    __m256 total[kTogether<F>][rows];
+    KT_UNROLL for (int p = 0; p < kTogether<F>; ++p) {
+      KT_UNROLL for (int i = 0; i < rows; ++i) total[p][i] = totals[p][i];
+    }
     constexpr int kShare = granule / kLanes * F::Block::kSpan / kRegisters * kTogether<F>;
     const int first = part % 2 * 8 + part / 2;  // lanes: this row, and the fourth behind it
     const std::byte* block = F::Block::block(group, s) + part * sizeof(__m256i);
@@ -111,9 +115,12 @@ struct Avx2FewRows {
           __m256 factor = _mm256_set1_ps(*of_a);
           if constexpr (F::kIntegers.grouped) factor = _mm256_mul_ps(factor, scale[p]);
           const __m256 sum = T::to_floats(T::whole(sums[p][i]));
-          totals[p][i] = _mm256_fmadd_ps(sum, factor, totals[p][i]);
+          total[p][i] = _mm256_fmadd_ps(sum, factor, total[p][i]);
         }
       }
+    }
+    KT_UNROLL for (int p = 0; p < kTogether<F>; ++p) {
+      KT_UNROLL for (int i = 0; i < rows; ++i) totals[p][i] = total[p][i];
     }
   }
   // Sixteen columns, from the j-th of a granule on.
