@@ -100,6 +100,15 @@ def test_a_perf_that_may_not_sample_is_a_note(perf):
     assert told == ["no profile: perf: Access to performance monitoring is limited."]
 
 
+@pytest.mark.parametrize("samples", ["", "  7.5: 7f00 [unknown]"])
+def test_samples_without_the_extension_are_a_note(perf, monkeypatch, samples):
+    monkeypatch.setattr(profile, "CALLS", 0)
+    perf(f'if [ "$1" = record ]; then exec sleep 0.05; fi\necho "{samples}"')
+    told = []
+    assert profile.measure(told.append) == []
+    assert told == [profile.UNKNOWN]
+
+
 def test_without_perf_a_note_says_where_it_comes_from(monkeypatch):
     monkeypatch.setenv("PATH", "")
     told = []

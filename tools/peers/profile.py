@@ -16,6 +16,7 @@ from benchmarks.roofline import PASSES
 from .cells import SHAPES, step
 
 MISSING = "no profile: perf is missing (Debian's linux-perf)"
+UNKNOWN = "no profile: perf saw none of the extension's products"
 SAMPLES = 997  # a second, of each thread that works
 CALLS, SECONDS = 5, 3.0  # at least
 
@@ -62,10 +63,13 @@ def measure(told) -> list[dict]:
             except subprocess.CalledProcessError as error:
                 told(f"no profile: perf: {' '.join(error.stderr.split())}")
                 return []
-            integers = FORMATS[method] != BF16
+            found = shares(symbols, FORMATS[method] != BF16)
+            if not found["products"]:
+                told(UNKNOWN)
+                return []
             profiles.append(
                 {"shape": shape, "passes": PASSES[1], "method": method, "seconds": seconds}
-                | {"shares": shares(symbols, integers)}
+                | {"shares": found}
             )
     return profiles
 

@@ -89,7 +89,7 @@ def timed(builds: tuple[Build, Build], names: list[Name]) -> list[Judged]:
         return [without_verdict(name, first[name.whole], found[name.whole]) for name in names]
     repeated = [name for name in names if looks.again(found[name.whole])]
     if repeated:
-        # What is loaded second may get the worse memory, in the second look as in the first.
+        # Who gets slow memory may depend on the order of loading, so the other side begins.
         second = look(builds, repeated, f"times of {len(repeated)} rows again", first=1)
         for whole, verdict in looks.glances(second).items():
             found[whole] = looks.settle(found[whole], verdict)
