@@ -17,10 +17,9 @@ struct Avx2 {
   // Up to one tile's rows the weights go straight from the block into the product (below).
   static constexpr int kDirectRows = 6;
   static constexpr int kDirectLength = 128;  // along k, the least
-  // Along n: 8 groups of rows, each a stream of 512 bytes per step, prefetched one step ahead. On
-  // Zen 3 with 4 rows, forward and backward at DeepSeek-V3 widths: 290 ms; 335 with 64 rows and two
-  // steps, 310 with 256 rows.
-  static constexpr int kDirectDepth = 128;
+  // Along n: 4 groups of rows, each a stream of 512 bytes per step, prefetched one step ahead. On
+  // Zen 3, 4 rows at DeepSeek-V3's widths: 8 groups take up to 1.4 times as long, two steps 1.1.
+  static constexpr int kDirectDepth = 64;
   static constexpr int kDirectVectors = 1;
   static constexpr int kPrefetchAlongN = 512;
 
@@ -99,10 +98,16 @@ struct Avx2 {
     p[3] = _mm256_unpackhi_epi64(hi01, hi23);
   }
 
+  // Of sixteen bf16, as fp32.
+  static F even(__m256i v) { return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)); }
+  static F odd(__m256i v) {
+    return _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(-65536)));
+  }
+
   // Columns 2 p and 2 p + 1 of eight rows, interleaved, to panel rows of fp32.
   static void store_pair(__m256i pair, float* out) {
-    store(out, _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16)));
-    store(out + kLanes, _mm256_castsi256_ps(_mm256_and_si256(pair, _mm256_set1_epi32(-65536))));
+    store(out, even(pair));
+    store(out + kLanes, odd(pair));
   }
 
   static void unpack_k(const std::byte* blocks, int depth, float* out) {
@@ -158,91 +163,122 @@ struct Avx2 {
     }
   }
 
-  // Lanes sum along k: two rows at a time over a chunk of columns that stays in L1, 8 passes for
-  // the group's 16 rows, each sum of 8 lanes kept in `partial` from chunk to chunk and reduced at
-  // the end. Per 8 columns: 2 widened weights, rows loads of x, 2 * rows FMA. The next chunk's
-  // lines are prefetched evenly over the passes.
+  // Few rows widen weights without crossing lanes: a register of a block is two rows of eight
+  // columns, and interleaved with zeros, or shifted and masked, it is two of fp32. VPMOVZXWD and a
+  // shift are twice the instructions.
+  static constexpr int kRegisters = 8;  // of a block; register 2 j + h has rows 8 h + j and 4 on
+  static __m256i load_register(const std::byte* block, int r) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block) + r);
+  }
+
+  // Lanes sum along k: over a chunk of columns that stays in L1, two rows of A by four registers of
+  // weights at a time: eight sums, which two FMA a cycle at a latency of 4 want. One row of A takes
+  // all eight registers, in memory's order. From L2 two threads on Zen 3 read 88 GB/s for one row
+  // and 31 for four; a register of weights at a time for all rows of A gave 36 and 21. The next
+  // chunk's lines are prefetched evenly meanwhile, and in memory's order: where each turn fetched
+  // the lines that it will want itself, weights from memory took up to 1.4 times as long.
   template <int rows>
   static void direct_k(const std::byte* blocks, int length, const float* a, int lda, float* c,
                        int ldc) {
-    constexpr int kChunk = 512;  // columns: 16 KiB of weights
-    F partial[kLanes][rows];
-    for (auto& row : partial) {
-      for (F& sum : row) sum = _mm256_setzero_ps();
-    }
+    constexpr int kChunk = 128;  // columns: 4 KiB of weights
+    constexpr int kTogether = min(rows, 2);
+    constexpr int kOfWeights = kRegisters / kTogether;
+    constexpr int kShare = div_up(kBlockBytes, kTogether * div_up(rows, kTogether));
+    F sums[rows][kRegisters] = {};
     for (int k0 = 0; k0 < length; k0 += kChunk) {
       const int count = min(kChunk, length - k0) / 8;
-      const std::byte* const next = blocks + count * 256;
-      for (int pass = 0; pass < 8; ++pass) {  // rows 4 l + j of lanes l = 2 * (pass % 2) and l + 1
-        const int first = pass % 2 * 8 + pass / 2;
-        F acc[rows][2];
-        KT_UNROLL for (int i = 0; i < rows; ++i) {
-          acc[i][0] = partial[first][i];
-          acc[i][1] = partial[first + 4][i];
-        }
-        const std::byte* p = blocks + pass * 32;
-        const float* x = a + k0;
-        for (int b = 0; b < count; ++b, p += 256, x += 8) {
-          __builtin_prefetch(next + (pass * count + b) * 32, 0, 2);
-          const F w0 = widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-          const F w1 = widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + 1));
-          KT_UNROLL for (int i = 0; i < rows; ++i) {
-            const F v = load(x + i * lda);
-            acc[i][0] = _mm256_fmadd_ps(v, w0, acc[i][0]);
-            acc[i][1] = _mm256_fmadd_ps(v, w1, acc[i][1]);
+      const std::byte* const next = blocks + count * kBlockBytes;
+      const std::byte* ahead = next;
+      for (int r = 0; r < kRegisters; r += kOfWeights) {
+        KT_UNROLL for (int i = 0; i < rows; i += kTogether, ahead += count * kShare) {
+          const float* const x = a + k0 + i * lda;
+          if (i + kTogether <= rows) {
+            add_along_k<kTogether, kOfWeights, kShare>(blocks, r, count, x, lda, ahead, sums + i);
+          } else {
+            add_along_k<1, kOfWeights, kShare>(blocks, r, count, x, lda, ahead, sums + i);
           }
-        }
-        KT_UNROLL for (int i = 0; i < rows; ++i) {
-          partial[first][i] = acc[i][0];
-          partial[first + 4][i] = acc[i][1];
         }
       }
       blocks = next;
     }
     for (int i = 0; i < rows; ++i) {
       for (int half = 0; half < 2; ++half) {
-        F sums[2];
-        for (int q = 0; q < 2; ++q) {
-          const int r = 8 * half + 4 * q;
-          sums[q] = _mm256_hadd_ps(_mm256_hadd_ps(partial[r][i], partial[r + 1][i]),
-                                   _mm256_hadd_ps(partial[r + 2][i], partial[r + 3][i]));
-        }
-        const F sum = _mm256_add_ps(_mm256_permute2f128_ps(sums[0], sums[1], 0x20),
-                                    _mm256_permute2f128_ps(sums[0], sums[1], 0x31));
+        const F* const of = sums[i] + half;
+        const F sum = _mm256_hadd_ps(_mm256_hadd_ps(of[0], of[2]), _mm256_hadd_ps(of[4], of[6]));
         float* const to = c + i * ldc + 8 * half;
         store(to, _mm256_add_ps(load(to), sum));
       }
     }
   }
-
-  // Lanes are columns: the weights of a row are widened in registers and serve all rows of A.
-  template <int rows>
-  static void direct_n(const std::byte* blocks, std::int64_t stride, int /*vectors*/, int depth,
-                       const float* a, int lda, float* c, int ldc) {
-    F acc[rows][2];
+  // Registers [first, first + registers) of `count` blocks.
+  template <int rows, int registers, int share>
+  static void add_along_k(const std::byte* blocks, int first, int count, const float* x, int lda,
+                          const std::byte* ahead, F (*sums)[kRegisters]) {
+    F acc[rows][registers];
     KT_UNROLL for (int i = 0; i < rows; ++i) {
-      acc[i][0] = load(c + i * ldc);
-      acc[i][1] = load(c + i * ldc + 8);
+      KT_UNROLL for (int r = 0; r < registers; ++r) acc[i][r] = sums[i][first + r];
     }
-    for (int g = 0; g < depth; g += kLanes, blocks += stride, a += kLanes) {
-      for (int line = 0; line < 512; line += 64) {
-        __builtin_prefetch(blocks + kPrefetchAlongN + line, 0, 2);
+    const __m256i zero = _mm256_setzero_si256();
+    for (int b = 0; b < count; ++b, blocks += kBlockBytes, x += 8, ahead += share) {
+      KT_UNROLL for (int line = 0; line < share; line += 64) {
+        __builtin_prefetch(ahead + line, 0, 3);
       }
-      KT_UNROLL for (int t = 0; t < kLanes; ++t) {  // in memory's order
-        const int r = t % 4 * 4 + t / 4;
-        const auto* const p = reinterpret_cast<const __m128i*>(blocks) + t;
-        const F w0 = widen(_mm_loadu_si128(p));
-        const F w1 = widen(_mm_loadu_si128(p + 256 / 16));
+      KT_UNROLL for (int half = 0; half < 2; ++half) {  // four columns
+        F v[rows];
         KT_UNROLL for (int i = 0; i < rows; ++i) {
-          const F x = _mm256_broadcast_ss(a + i * lda + r);
-          acc[i][0] = _mm256_fmadd_ps(x, w0, acc[i][0]);
-          acc[i][1] = _mm256_fmadd_ps(x, w1, acc[i][1]);
+          v[i] = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(x + i * lda + 4 * half));
+        }
+        KT_UNROLL for (int r = 0; r < registers; ++r) {
+          const __m256i two = load_register(blocks, first + r);
+          const F w = _mm256_castsi256_ps(half == 0 ? _mm256_unpacklo_epi16(zero, two)
+                                                    : _mm256_unpackhi_epi16(zero, two));
+          KT_UNROLL for (int i = 0; i < rows; ++i) acc[i][r] = _mm256_fmadd_ps(v[i], w, acc[i][r]);
         }
       }
     }
     KT_UNROLL for (int i = 0; i < rows; ++i) {
-      store(c + i * ldc, acc[i][0]);
-      store(c + i * ldc + 8, acc[i][1]);
+      KT_UNROLL for (int r = 0; r < registers; ++r) sums[i][first + r] = acc[i][r];
+    }
+  }
+
+  // Lanes are columns, of a block's eight the even and the odd ones, in two rows of weights.
+  template <int rows>
+  static void direct_n(const std::byte* blocks, std::int64_t stride, int /*vectors*/, int depth,
+                       const float* a, int lda, float* c, int ldc) {
+    for (int half = 0; half < 2; ++half, blocks += kBlockBytes, c += 8) {
+      F acc[rows][2] = {};
+      const std::byte* block = blocks;
+      const float* x = a;
+      for (int g = 0; g < depth; g += kLanes, block += stride, x += kLanes) {
+        KT_UNROLL for (int line = 0; line < kBlockBytes; line += 64) {
+          __builtin_prefetch(block + kPrefetchAlongN + line, 0, 2);
+        }
+        KT_UNROLL for (int h = 0; h < 2; ++h) {
+          add_along_n<rows, 0>(load_register(block, h), x + 8 * h, lda, acc);
+          add_along_n<rows, 1>(load_register(block, 2 + h), x + 8 * h, lda, acc);
+          add_along_n<rows, 2>(load_register(block, 4 + h), x + 8 * h, lda, acc);
+          add_along_n<rows, 3>(load_register(block, 6 + h), x + 8 * h, lda, acc);
+        }
+      }
+      KT_UNROLL for (int i = 0; i < rows; ++i) {
+        __m128 sums[2];
+        KT_UNROLL for (int p = 0; p < 2; ++p) {
+          sums[p] =
+              _mm_add_ps(_mm256_castps256_ps128(acc[i][p]), _mm256_extractf128_ps(acc[i][p], 1));
+        }
+        float* const to = c + i * ldc;
+        _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), _mm_unpacklo_ps(sums[0], sums[1])));
+        _mm_storeu_ps(to + 4, _mm_add_ps(_mm_loadu_ps(to + 4), _mm_unpackhi_ps(sums[0], sums[1])));
+      }
+    }
+  }
+  // Rows j and 4 + j of eight, which have A's columns x[0, 8).
+  template <int rows, int j>
+  static void add_along_n(__m256i two, const float* x, int lda, F (&acc)[rows][2]) {
+    const F w[2] = {even(two), odd(two)};
+    KT_UNROLL for (int i = 0; i < rows; ++i) {
+      const F v = _mm256_permute_ps(load(x + i * lda), j * 0x55);  // x[j], x[4 + j], four of each
+      KT_UNROLL for (int p = 0; p < 2; ++p) acc[i][p] = _mm256_fmadd_ps(v, w[p], acc[i][p]);
     }
   }
 };

@@ -156,22 +156,23 @@ struct Avx2FewRows {
                                          const BlockOfA& a, int column, const std::byte* ahead,
                                          float* c, int ldc) {
     constexpr int kParts = F::Block::kColumns / kLanes;
-    typename F::template Decoder<T> decode[T::kPanelDepth / kLanes];
-    for (int v = 0, made = -1; v < vectors;) {
-      const int output = o + v * kLanes;
-      const int first = output % F::Block::kColumns / kLanes;
-      const int count = min(kParts - first, vectors - v);
-      if (made < 0 || !F::same_decoder(w, made, output)) {
-        for (int r = 0; r < depth; r += kLanes) decode[r / kLanes] = {w, s + r, output};
-        made = output;
+    typename F::template Decoder<T> decode[kGranule / kLanes];
+    for (int r = 0; r < depth; r += a.granule) {
+      const int rows_of_w = min(a.granule, depth - r);
+      const std::byte* fetched = ahead + r / kLanes * F::Block::group_bytes(w.k);
+      for (int v = 0, made = -1; v < vectors;) {
+        const int output = o + v * kLanes;
+        const int first = output % F::Block::kColumns / kLanes;
+        const int count = min(kParts - first, vectors - v);
+        if (made < 0 || !F::same_decoder(w, made, output)) {
+          for (int g = 0; g < rows_of_w; g += kLanes) decode[g / kLanes] = {w, s + r + g, output};
+          made = output;
+        }
+        add_columns<F, rows>(w, output, first, first + count, s + r, rows_of_w, a, column + r,
+                             decode, fetched, c + v * kLanes, ldc);
+        v += count;
+        fetched += count * F::Block::kSpan;
       }
-      for (int r = 0; r < depth; r += a.granule) {
-        const std::int64_t at = r / kLanes * F::Block::group_bytes(w.k);
-        add_columns<F, rows>(w, output, first, first + count, s + r, min(a.granule, depth - r), a,
-                             column + r, decode + r / kLanes, ahead + at, c + v * kLanes, ldc);
-      }
-      v += count;
-      ahead += count * F::Block::kSpan;
     }
   }
 
