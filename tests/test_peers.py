@@ -172,6 +172,13 @@ def test_who_takes_seconds_is_called_once(monkeypatch):
     assert turns.take_turns(functions, 3, "test", pause=0) == {"slow": [30.0]}
 
 
+def test_a_ratio_is_of_each_turn_and_of_medians_for_who_was_called_once():
+    slower_from_the_second_turn_on = [1.1, 8.8, 8.8]
+    assert turns.ratio(slower_from_the_second_turn_on, [1.0, 1.0, 8.0]) == pytest.approx(1.1)
+    assert turns.ratio([9.0], [1.0, 3.0, 2.0]) == 4.5
+    assert turns.ratio([6.0], [2.0]) == 3.0
+
+
 def test_uneven_routings_have_as_many_pairs_and_no_token_an_expert_twice():
     shape = presets.PRESETS["S1"]
     balanced = inputs.make_batch(shape).expert_ids

@@ -112,8 +112,8 @@ def test_the_class_costs_what_a_call_takes_outside_of_the_extension(tiny, monkey
     monkeypatch.setattr(
         native().Layer, "forward", lambda *given: (time.sleep(0.05), forward(*given))[1]
     )
-    for each in overhead.measure(rounds=2):
-        assert 5000 < each.value < 50_000 if each.unit == "us" else 9 < each.value < 100
+    for each in overhead.measure(rounds=2):  # 5 ms of 50: 10%, but a busy machine sleeps longer
+        assert 5000 < each.value < 50_000 if each.unit == "us" else 5 < each.value < 100
 
 
 def test_without_kt_kernel_a_line_says_so_and_what_is_not_whole_is_not_drawn(

@@ -1,7 +1,6 @@
 """What uneven routing costs: as many pairs of token and expert, but not dealt evenly."""
 
 from functools import partial
-from statistics import median
 
 import torch
 
@@ -12,7 +11,7 @@ from benchmarks.roofline import PASSES
 
 from .cells import passes_of
 from .finding import Finding
-from .turns import take_turns
+from .turns import ratio, take_turns
 
 # Not S3, where every token goes to every expert.
 SHAPES = ("S1", "S2")
@@ -52,9 +51,9 @@ def measure(rounds: int) -> list[Finding]:
 
                 calls = {name: partial(_routed, case, ids[name], call) for name in ids}
                 times = take_turns(calls, rounds, f"{shape} {passes}: routings of {method}")
-                balanced = median(times.pop("balanced"))
+                balanced = times.pop("balanced")
                 for name, values in times.items():
-                    loss = 100 * (median(values) / balanced - 1)
+                    loss = 100 * (ratio(values, balanced) - 1)
                     where = f"{shape} {passes}"
                     found.append(Finding(f"{name} over balanced", where, method, loss, "%", LOSS))
     return found

@@ -1,14 +1,12 @@
 """What threads bring: one against all cores, and more threads than there are cores."""
 
-from statistics import median
-
 from benchmarks.case import Case, native
 from benchmarks.presets import PRESETS, SFT_METHODS
 from benchmarks.roofline import PASSES
 
 from .cells import passes_of
 from .finding import Finding
-from .turns import take_turns
+from .turns import ratio, take_turns
 
 SHAPES = ("S1", "S3")  # arithmetic bound: memory's bandwidth does not grow with the cores
 PER_CORE = 0.925  # of each core's worth: 1.85 times with two
@@ -29,13 +27,12 @@ def measure(rounds: int) -> list[Finding]:
             for passes in PASSES:
                 calls = {str(n): passes_of(case, passes) for n, case in layers.items()}
                 times = take_turns(calls, rounds, f"{shape} {passes}: threads of {method}")
-                seconds = {int(n): median(values) for n, values in times.items()}
+                one, all_cores, crowd = (times[str(n)] for n in (1, cores, CROWD * cores))
                 where = f"{shape} {passes}"
                 if cores > 1:
                     bar = PER_CORE * cores
-                    gain, subject = seconds[1] / seconds[cores], f"{cores} threads over 1"
+                    gain, subject = ratio(one, all_cores), f"{cores} threads over 1"
                     found.append(Finding(subject, where, method, gain, "x", bar, at_least=True))
-                crowd = seconds[CROWD * cores] / seconds[cores]
                 subject = f"time of {CROWD * cores} threads over {cores}"
-                found.append(Finding(subject, where, method, crowd, "x"))
+                found.append(Finding(subject, where, method, ratio(crowd, all_cores), "x"))
     return found
