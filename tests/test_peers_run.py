@@ -2,10 +2,10 @@
 
 import json
 import sys
-import time
 
 import pytest
 import torch
+from fake_clock import FakeClock
 
 from benchmarks import inputs, presets
 from benchmarks.case import Case, native
@@ -106,14 +106,18 @@ def test_a_run_measures_prints_and_draws_all_its_parts(tiny, tmp_path, capsys, m
 
 
 def test_the_class_costs_what_a_call_takes_outside_of_the_extension(tiny, monkeypatch):
-    forward, rows = native().Layer.forward, checks.rows
+    clock, forward, rows = FakeClock(), native().Layer.forward, checks.rows
+    outside, inside = clock.takes("class", 0.005), clock.takes("extension", 0.05)
+    monkeypatch.setattr(overhead, "perf_counter", clock)
     monkeypatch.setattr(overhead, "LARGE", ("tiny",))
-    monkeypatch.setattr(checks, "rows", lambda *given: (time.sleep(0.005), rows(*given))[1])
-    monkeypatch.setattr(
-        native().Layer, "forward", lambda *given: (time.sleep(0.05), forward(*given))[1]
-    )
-    for each in overhead.measure(rounds=2):  # 5 ms of 50: 10%, but a busy machine sleeps longer
-        assert 5000 < each.value < 50_000 if each.unit == "us" else 5 < each.value < 100
+    monkeypatch.setattr(checks, "rows", lambda *given: (outside(), rows(*given))[1])
+    monkeypatch.setattr(native().Layer, "forward", lambda *given: (inside(), forward(*given))[1])
+    found = overhead.measure(rounds=2)
+    assert {each.unit for each in found} == {"%"}  # of a layer that is small and large
+    assert [each.value for each in found] == [pytest.approx(10)] * len(found)
+    monkeypatch.setattr(overhead, "LARGE", ())
+    found = overhead.measure(rounds=2)
+    assert [(each.value, each.unit) for each in found] == [(pytest.approx(5000), "us")] * len(found)
 
 
 def test_without_kt_kernel_a_line_says_so_and_what_is_not_whole_is_not_drawn(
