@@ -91,7 +91,9 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(repository, tmp_path):
     assert lines[0] == f"building {broken[:10]} failed"
     assert 1 < len(lines) <= 6
     assert any("error" in line.lower() for line in lines[1:])
-    assert list((tmp_path / "cache").iterdir()) == []
+    tree = f"tree-{builds.toolchain()}"
+    left = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert left == {tree, f"{tree}.index", f"{tree}.lock"}
 
 
 def test_a_commit_that_is_none(repository, tmp_path):
@@ -100,6 +102,7 @@ def test_a_commit_that_is_none(repository, tmp_path):
 
 
 def test_a_wheel_without_an_extension(repository, tmp_path):
+    builds.build(repository.folder, repository.first, tmp_path / "cache")
     plain = repository.commit("setup.py", "from setuptools import setup\nsetup()\n")
     with pytest.raises(builds.BuildError, match="has 0 extensions, wanted one"):
         builds.build(repository.folder, plain, tmp_path / "cache")
@@ -120,6 +123,46 @@ def test_what_a_python_of_a_build_imports(repository, tmp_path):
             check=True,
         )
         assert done.stdout == f"{value} {ROOT / 'benchmarks' / '__init__.py'}\n"
+
+
+NATIVE = """
+cmake_minimum_required(VERSION 3.25)
+project(native CXX)
+set(NATIVE_VALUE "1" CACHE STRING "")
+add_library(kt_kernel_ext SHARED csrc/ext.cpp csrc/kept.cpp csrc/other.cpp)
+target_compile_options(kt_kernel_ext PRIVATE "-ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}=.")
+set_source_files_properties(csrc/ext.cpp PROPERTIES COMPILE_DEFINITIONS VALUE=${NATIVE_VALUE})
+set_target_properties(kt_kernel_ext PROPERTIES PREFIX "")
+"""
+
+
+def test_a_build_compiles_what_differs_and_has_the_bytes_of_a_fresh_one(repository, tmp_path):
+    """First a changed header and a file that is gone, then a changed default of CMake's."""
+    repository.write("csrc/ext.h", "#define ADDED 1")
+    repository.write("csrc/ext.cpp", '#include "ext.h"\nint ext() { return VALUE + ADDED; }')
+    repository.write("csrc/kept.cpp", "int kept() { return 1; }")
+    repository.write("csrc/other.cpp", "int other() { return 1; }")
+    repository.write("setup.py", (ROOT / "setup.py").read_text())
+    commits = [repository.commit("CMakeLists.txt", NATIVE)]
+    repository.git("rm", "-q", "csrc/other.cpp")
+    repository.write("csrc/ext.h", "#define ADDED 2")
+    without = NATIVE.replace(" csrc/other.cpp", "")
+    commits.append(repository.commit("CMakeLists.txt", without))
+    changed = without.replace('NATIVE_VALUE "1"', 'NATIVE_VALUE "3"')
+    commits.append(repository.commit("CMakeLists.txt", changed))
+    compiled, contents = set(), []
+    for commit in commits:
+        build = builds.build(repository.folder, commit, tmp_path / "cache")
+        contents.append(build.extension.read_bytes())
+        (tree,) = (tmp_path / "cache").glob("tree-*/")
+        (kept,) = tree.glob("build/temp.*/**/kept.cpp.o")
+        compiled.add(kept.stat().st_mtime_ns)
+    assert len(compiled) == 1
+    assert len(set(contents)) == len(commits)
+    assert not (tree / "csrc" / "other.cpp").exists()
+    for commit, content in zip(commits[1:], contents[1:], strict=True):
+        fresh = builds.build(repository.folder, commit, tmp_path / commit)
+        assert content == fresh.extension.read_bytes()
 
 
 OBJECTS = [f"CMakeFiles/kt_kernel_ext.dir/csrc/{name}.cpp.o" for name in ("routing", "dispatch")]

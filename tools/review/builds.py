@@ -2,9 +2,11 @@
 
 The same virtual environment serves every build: its pinned tools build, its PyTorch runs. The
 extension is named by all that it is built from, so that commits which differ in other things share
-it; beside it lies each commit's Python part.
+it; beside it lies each commit's Python part. The objects of the last build are kept: the next one
+compiles only what differs.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -12,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -51,33 +54,38 @@ class Build:
         return {**os.environ, **SLEEPS, "PYTHONPATH": paths}
 
 
-def git(repo: Path, *arguments: str) -> str:
+def git(repo: Path, *arguments: str, **environment: str) -> str:
     """A git command's output; BuildError where it fails."""
-    command = ["git", *arguments]
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
+    command, env = ["git", *arguments], {**os.environ, **environment}
+    done = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"git {arguments[0]}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
-def key(repo: Path, commit: str) -> str:
-    """What identifies the extension: the sources, the compiler, its flags, the tools and Python."""
+def digest(*parts: str) -> str:
+    """A name for what has these parts."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def toolchain() -> str:
+    """What identifies who builds: the compiler, its flags, the tools and Python."""
     compiler = [os.environ.get("CXX", "c++"), "--version"]
     told = subprocess.run(compiler, capture_output=True, text=True, check=False).stdout
-    parts = [
-        git(repo, "ls-tree", commit, *SOURCES),
-        told,
-        sys.version,
-        *(f"{name}={os.environ.get(name, '')}" for name in FLAGS),
-        *(f"{name}=={version(name)}" for name in TOOLS),
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    flags = [f"{name}={os.environ.get(name, '')}" for name in FLAGS]
+    return digest(told, sys.version, *flags, *(f"{name}=={version(name)}" for name in TOOLS))
+
+
+def key(repo: Path, commit: str) -> str:
+    """What identifies the extension: its sources, and who builds."""
+    return digest(git(repo, "ls-tree", commit, *SOURCES), toolchain())
 
 
 def build(repo: Path, commit: str, cache: Path) -> Build:
     """The commit's Build, made if it is not in the cache; BuildError where that fails."""
     extension = cache / key(repo, commit)
-    whole(extension, lambda scratch: make_extension(repo, commit, scratch))
+    tree = cache / f"tree-{toolchain()}"
+    whole(extension, lambda scratch: make_extension(repo, commit, tree, scratch))
     package = extension / git(repo, "rev-parse", f"{commit}:kt_kernel")
     whole(package, lambda scratch: make_package(repo, commit, extension, scratch))
     return Build(commit, package)
@@ -91,24 +99,33 @@ def whole(folder: Path, make: Callable[[Path], Path]) -> None:
             make(Path(scratch)).rename(folder)
 
 
-def unpack(repo: Path, commit: str, into: Path, *paths: str) -> None:
-    """The commit's files, or those of some of its paths."""
-    into.mkdir()
-    with subprocess.Popen(
-        ["git", "archive", commit, *paths], cwd=repo, stdout=subprocess.PIPE
-    ) as archive:
-        subprocess.run(["tar", "x", "-C", into], stdin=archive.stdout, check=True)
-    if archive.returncode:
-        raise BuildError(f"git archive {commit} failed")
+@contextmanager
+def checked_out(repo: Path, commit: str, tree: Path) -> Iterator[None]:
+    """Have the commit in the tree, which is ours alone for that time.
+
+    Of earlier builds it keeps the objects. git writes only the files that differ, and Ninja compiles
+    what includes those, or has another command. CMake's cache goes: it would hold on to another
+    commit's defaults.
+    """
+    tree.mkdir(parents=True, exist_ok=True)
+    with tree.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        of_tree = [f"--git-dir={git(repo, 'rev-parse', '--absolute-git-dir')}", "--work-tree=."]
+        index = {"GIT_INDEX_FILE": str(tree.with_suffix(".index"))}
+        git(tree, *of_tree, "read-tree", "--reset", "-u", commit, **index)
+        git(tree, *of_tree, "clean", "-ffdxq", "--exclude=build/temp.*", **index)
+        for stale in tree.glob("build/temp.*/CMakeCache.txt"):
+            stale.unlink()
+        yield
 
 
-def make_extension(repo: Path, commit: str, scratch: Path) -> Path:
-    """A folder with the extension, out of a wheel."""
-    source, wheels, done = scratch / "source", scratch / "wheels", scratch / "done"
-    unpack(repo, commit, source)
+def make_extension(repo: Path, commit: str, tree: Path, scratch: Path) -> Path:
+    """A folder with the extension, out of a wheel that is built in the tree."""
+    wheels, done = scratch / "wheels", scratch / "done"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    command = [*pip, "wheel", "-v", "--no-deps", "--no-build-isolation", "-w", wheels, source]
-    run(command, f"building {commit[:10]} failed", source)
+    command = [*pip, "wheel", "-v", "--no-deps", "--no-build-isolation", "-w", wheels, tree]
+    with checked_out(repo, commit, tree):
+        run(command, f"building {commit[:10]} failed", tree)
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
         # Its stub, kt_kernel_ext.pyi, is in wheels of later setuptools as well.
@@ -122,7 +139,13 @@ def make_extension(repo: Path, commit: str, scratch: Path) -> Path:
 def make_package(repo: Path, commit: str, extension: Path, scratch: Path) -> Path:
     """The commit's Python files with the extension among them."""
     package = scratch / "package"
-    unpack(repo, commit, package, "kt_kernel")
+    package.mkdir()
+    with subprocess.Popen(
+        ["git", "archive", commit, "kt_kernel"], cwd=repo, stdout=subprocess.PIPE
+    ) as archive:
+        subprocess.run(["tar", "x", "-C", package], stdin=archive.stdout, check=True)
+    if archive.returncode:
+        raise BuildError(f"git archive {commit} failed")
     (built,) = extension.glob(f"{EXTENSION}*.so")
     shutil.copy(built, package / "kt_kernel")
     return package
