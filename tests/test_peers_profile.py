@@ -93,6 +93,23 @@ def test_a_profile_has_each_method_and_shares_of_all_threads(perf, monkeypatch):
     assert all(0 < each["seconds"] < 5 for each in profiles)
 
 
+def test_perf_comes_before_what_it_samples_in_real_time(perf, tmp_path, monkeypatch):
+    """Behind it, perf waits for a core for minutes."""
+    said = tmp_path / "said"
+    perf(f'if [ "$1" = record ]; then exec sleep 0.05; fi\necho " 7.5: 7f00 {TILE}"')
+    program = tmp_path / "bin" / "chrt"
+    program.write_text(f'#!/bin/bash\necho "$1 $2 $3 $4" > {said}\nexec "${{@:3}}"\n')
+    program.chmod(0o755)
+    profile.sample(lambda: None)
+    assert not said.exists()
+    for policy, priority, wanted in ((os.SCHED_FIFO, 5, 6), (os.SCHED_RR, 99, 99)):
+        monkeypatch.setattr(os, "sched_getscheduler", lambda _, policy=policy: policy)
+        param = os.sched_param(priority)
+        monkeypatch.setattr(os, "sched_getparam", lambda _, param=param: param)
+        profile.sample(lambda: None)
+        assert said.read_text() == f"--fifo {wanted} perf record\n"
+
+
 def test_a_perf_that_may_not_sample_is_a_note(perf):
     perf("echo 'Access to performance monitoring' >&2; echo 'is limited.' >&2; exit 255")
     told = []
