@@ -21,6 +21,7 @@ struct Avx512Bf16 : Avx512Vector {
   // figures are those that AVX2 and a trial kernel on Zen 4 led to. On a Sapphire Rapids four rows
   // of DeepSeek-V3's widths reach two thirds of the memory's bandwidth so.
   static constexpr int kDirectRows = 6;
+  static constexpr int kDirectTiles = 1;
   static constexpr int kDirectLength = 128;  // along k, the least
   static constexpr int kDirectDepth = 128;   // along n: 8 groups of rows
   static constexpr int kDirectVectors = 2;   // along n: 12 sums for 6 rows, 8 for 4

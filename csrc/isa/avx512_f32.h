@@ -10,6 +10,7 @@ struct Avx512F32 : Avx512Vector {
   static constexpr int kRows = 6;
   static constexpr int kVectors = 4;
   static constexpr int kDirectRows = 0;  // always by way of a panel
+  static constexpr int kDirectTiles = 0;
   static constexpr int kDirectLength = 0;
   static constexpr int kDirectDepth = 0;
   static constexpr int kDirectVectors = 0;

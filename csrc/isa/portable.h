@@ -12,6 +12,7 @@ struct Portable {
   static constexpr int kRows = 2;
   static constexpr int kVectors = 1;     // of kLanes columns
   static constexpr int kDirectRows = 0;  // always by way of a panel
+  static constexpr int kDirectTiles = 0;
   static constexpr int kDirectLength = 0;
   static constexpr int kDirectDepth = 0;
   static constexpr int kDirectVectors = 0;

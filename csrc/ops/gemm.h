@@ -24,7 +24,17 @@ constexpr int a_stride(int depth) {
 // Whether few enough rows and, along k, a sum long enough that reducing its lanes costs little.
 template <class I, Axis axis>
 bool is_direct(int m, int sum) {
-  return m <= I::kDirectRows && (axis == Axis::n || sum >= I::kDirectLength);
+  return m <= I::kDirectTiles * I::kDirectRows && (axis == Axis::n || sum >= I::kDirectLength);
+}
+
+// Rows are shared out evenly: 128 rows in tiles of 6 are 18 tiles of 6 and 4 of 5, not 21 of 6 and
+// one of 2 that would wait on its few accumulators' latency. The t-th of `count` tiles:
+struct TileOfRows {
+  int first;
+  int rows;
+};
+inline TileOfRows tile_of_rows(int m, int count, int t) {
+  return {m / count * t + min(t, m % count), m / count + (t < m % count ? 1 : 0)};
 }
 
 // How many columns of A to hold at a time. Along k a long run keeps the weights' lines in address
@@ -95,18 +105,16 @@ class Ahead {
   int lines_;
 };
 
-// All rows over one panel. Rows are shared out evenly: 128 rows in tiles of 6 are 18 tiles of 6
-// and 4 of 5, not 21 of 6 and one of 2 that would wait on its few accumulators' latency.
+// All rows over one panel.
 template <class I>
 void tiles(int m, int vectors, const typename I::A* a, int lda, const typename I::Panel* panel,
            int depth, float* c, int ldc, Ahead ahead) {
   const int count = div_up(m, I::kRows);
-  for (int t = 0, i = 0; t < count; ++t) {
+  for (int t = 0; t < count; ++t) {
     ahead.fetch(t, count);
-    const int rows = m / count + (t < m % count ? 1 : 0);
-    tile_rows<I>(rows, vectors, a + static_cast<std::int64_t>(i) * lda, lda, panel, depth,
-                 c + static_cast<std::int64_t>(i) * ldc, ldc);
-    i += rows;
+    const TileOfRows tile = tile_of_rows(m, count, t);
+    tile_rows<I>(tile.rows, vectors, a + static_cast<std::int64_t>(tile.first) * lda, lda, panel,
+                 depth, c + static_cast<std::int64_t>(tile.first) * ldc, ldc);
   }
 }
 
@@ -132,7 +140,7 @@ struct TilesOf<I> {
 };
 
 // 16 outputs along k, `vectors` times as many along n, for few rows straight from the blocks: a
-// panel that serves one tile only would be written and read for nothing.
+// panel that serves one tile or two only would be written and read for nothing.
 template <class I, Axis axis, int rows = I::kDirectRows>
 void direct(int m, Blocks w, int vectors, int length, const typename I::A* a, int lda, float* c,
             int ldc) {
@@ -164,9 +172,18 @@ template <class I, class F, Axis axis, class W>
 void multiply(const W& w, bool straight, int m, int o, int vectors, int s0, int length, Corner next,
               const typename I::A* a, int lda, float* c, int ldc,
               typename TilesOf<I>::Type& multiply_panel, Scratch& scratch) {
-  if (straight) {
-    const Blocks blocks = F::template blocks<I, axis>(w, o, s0, length, scratch.blocks);
-    return direct<I, axis>(m, blocks, vectors, length, a, lda, c, ldc);
+  if constexpr (I::kDirectRows > 0) {
+    if (straight) {
+      const Blocks blocks = F::template blocks<I, axis>(w, o, s0, length, scratch.blocks);
+      const int count = div_up(m, I::kDirectRows);
+      for (int t = 0; t < count; ++t) {
+        const TileOfRows tile = tile_of_rows(m, count, t);
+        direct<I, axis>(tile.rows, blocks, vectors, length,
+                        a + static_cast<std::int64_t>(tile.first) * lda, lda,
+                        c + static_cast<std::int64_t>(tile.first) * ldc, ldc);
+      }
+      return;
+    }
   }
   auto* const panel = reinterpret_cast<typename I::Panel*>(scratch.panel);
   for (int q = 0; q < length; q += I::kDepth) {

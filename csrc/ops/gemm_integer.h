@@ -36,9 +36,8 @@ void direct_integer(const Packed& w, int m, int o, int vectors, int s, int depth
   }
 }
 
-// All rows of A over one panel, columns of its block from `column` on: shared out evenly, as in
-// gemm.h. A vocabulary whose products are not those of registers has a type of its own, T::Tiles,
-// for the length of a call.
+// All rows of A over one panel, columns of its block from `column` on. A vocabulary whose products
+// are not those of registers has a type of its own, T::Tiles, for the length of a call.
 template <class T>
 struct IntegerTiles {
   void operator()(int m, int vectors, const IntegerRows<T>& a, int column,
@@ -46,14 +45,14 @@ struct IntegerTiles {
                   int ldc, Ahead ahead) {
     const int count = div_up(m, T::kRows);
     const int first = column / a.granule * m;
-    for (int t = 0, i = 0; t < count; ++t) {
+    for (int t = 0; t < count; ++t) {
       ahead.fetch(t, count);
-      const int rows = m / count + (t < m % count ? 1 : 0);
-      integer_tile_rows<T>(rows, vectors,
-                           {a.codes + static_cast<std::int64_t>(i) * a.lda + column, a.lda,
-                            a.scale + first + i, a.start + first + i, m, a.granule},
-                           panel, depth, w_scale, c + static_cast<std::int64_t>(i) * ldc, ldc);
-      i += rows;
+      const TileOfRows tile = tile_of_rows(m, count, t);
+      const std::int64_t i = tile.first;
+      integer_tile_rows<T>(tile.rows, vectors,
+                           {a.codes + i * a.lda + column, a.lda, a.scale + first + i,
+                            a.start + first + i, m, a.granule},
+                           panel, depth, w_scale, c + i * ldc, ldc);
     }
   }
 };
