@@ -103,9 +103,9 @@ def whole(folder: Path, make: Callable[[Path], Path]) -> None:
 def checked_out(repo: Path, commit: str, tree: Path) -> Iterator[None]:
     """Have the commit in the tree, which is ours alone for that time.
 
-    Of earlier builds it keeps the objects. git writes only the files that differ, and Ninja compiles
-    what includes those, or has another command. CMake's cache goes: it would hold on to another
-    commit's defaults.
+    Of earlier builds it keeps the objects. git writes only the files that differ, and Ninja
+    compiles what includes those, or has another command. CMake's cache goes: it would hold on to
+    another commit's defaults.
     """
     tree.mkdir(parents=True, exist_ok=True)
     with tree.with_suffix(".lock").open("w") as lock:
