@@ -30,10 +30,8 @@ compare: dev ## review HEAD against another commit, BASE=main; docs/review.md ha
 
 # By file, since what a file sets up is set up once, and in the files' order: by the number of tests
 # the longest ones, which have few, would come last.
-# `make bench` comes after the others, alone: beside them it took 744 seconds, not 270.
 test: build ## run every test, in two processes
-	@$(VENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/test_make.py
-	@$(VENV_PYTHON) -m pytest tests/test_make.py
+	@$(VENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: dev ## run pre-commit's hooks over all files
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" pre-commit run --all-files --show-diff-on-failure

@@ -110,10 +110,13 @@ def checked_out(repo: Path, commit: str, tree: Path) -> Iterator[None]:
     tree.mkdir(parents=True, exist_ok=True)
     with tree.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        of_tree = [f"--git-dir={git(repo, 'rev-parse', '--absolute-git-dir')}", "--work-tree=."]
-        index = {"GIT_INDEX_FILE": str(tree.with_suffix(".index"))}
-        git(tree, *of_tree, "read-tree", "--reset", "-u", commit, **index)
-        git(tree, *of_tree, "clean", "-ffdxq", "--exclude=build/temp.*", **index)
+        of_tree = {
+            "GIT_DIR": git(repo, "rev-parse", "--absolute-git-dir"),
+            "GIT_WORK_TREE": str(tree),
+            "GIT_INDEX_FILE": str(tree.with_suffix(".index")),
+        }
+        git(tree, "read-tree", "--reset", "-u", commit, **of_tree)
+        git(tree, "clean", "-ffdxq", "--exclude=build/temp.*", **of_tree)
         for stale in tree.glob("build/temp.*/CMakeCache.txt"):
             stale.unlink()
         yield
