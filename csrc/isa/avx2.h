@@ -15,8 +15,8 @@ struct Avx2 {
   static constexpr int kDepth = 256;  // 256 x 16 fp32: a panel of 16 KiB, half of L1
   static constexpr int kWidth = 8;
   // Up to two tiles' rows the weights go straight from the block into the product (below), of the
-  // second tile from L2. With 7 to 12 rows of DeepSeek's widths that takes a tenth to a sixth less
-  // than by way of panels along k, a seventh to a third along n; a third tile gains nothing sure.
+  // second tile from L2. With 7 to 12 rows of DeepSeek's widths that takes 5 to 17% less than by
+  // way of panels along k, 15 to 29% along n (docs/peers.md); a third tile gains nothing sure.
   static constexpr int kDirectRows = 6;
   static constexpr int kDirectTiles = 2;
   static constexpr int kDirectLength = 128;  // along k, the least
