@@ -85,9 +85,9 @@ void BackwardWalk::down_mid(const SavedChunk& saved, const Buffers& b) {
   pool.run(1, static_cast<int>(routing.blocks.size()), [&](int /*part*/, int task, Scratch& s) {
     const Block& block = routing.blocks[static_cast<std::size_t>(task)];
     const RowMajor lora_b = layer.lora(0, block.expert, Lora::down_b);
-    clear(s.c[0], block.rows, config.rank);
-    kernels.gemm_rows[1](gathered(b.dout, routing, block.first), block.rows, &lora_b, s.c, 1, 0,
-                         config.rank, s);
+    clear(s.c[0], block.rows, r16);
+    kernels.gemm_rows[1](gathered(b.dout, routing, block.first), block.rows, &lora_b, s.c, r16, 1,
+                         0, config.rank, s);
     kernels.store_rows(s.c[0], r16, block.rows, config.rank, config.scaling,
                        b.mid[2] + std::int64_t{block.first} * r16, r16);
   });
@@ -107,28 +107,29 @@ void BackwardWalk::activation(const SavedChunk& saved, const Buffers& b) {
   const int pieces = div_up(inter, cols);
   const std::int64_t width = layer.width();
   const Operand dout = rounded(
-      Axis::n, {gathered(b.dout, routing, 0)}, config.parts, routing.blocks,
+      Axis::n, {gathered(b.dout, routing, 0)}, config.parts, routing.blocks, routing.blocks,
       [&](int part, int expert) { return layer.base(part, expert, Base::down); }, b.rounded[0]);
   pool.run(config.parts, blocks * pieces, [&](int part, int task, Scratch& s) {
     const Block& block = routing.blocks[static_cast<std::size_t>(task / pieces)];
     const int from = task % pieces * cols;
     const int to = min(inter, from + cols);
     const Packed w = layer.base(part, block.expert, Base::down);
-    clear(s.c[0], block.rows, to - from);
-    kernels.gemm[1](dout.at(part, block.first), block.rows, &w, s.c, 1, from, to, s);
+    const int ldc = c_stride(to - from);
+    clear(s.c[0], block.rows, ldc);
+    kernels.gemm[1](dout.of(part, block), block.rows, &w, s.c, ldc, 1, from, to, s);
     if (config.rank > 0) {
       const RowMajor lora_a = layer.lora(part, block.expert, Lora::down_a);
       kernels.gemm_rows[1](dense(b.mid[2], layer.rank16(), block.first), block.rows, &lora_a, s.c,
-                           1, from, to, s);
+                           ldc, 1, from, to, s);
     }
     for (int j = from; j < to; j += kActivationCols) {
       const std::int64_t at = block.first * width + std::int64_t{part} * part_width() + j;
       float* const dr = b.dr + std::int64_t{block.first} * dr_blocks() +
                         std::int64_t{part} * div_up(inter, kActivationCols) + j / kActivationCols;
-      kernels.swiglu_backward(
-          s.c[0] + (j - from), round_up(to - from, kLanes), routing.weight.data() + block.first,
-          block.rows, round_up(min(kActivationCols, to - j), kLanes), saved.gate + at,
-          saved.up + at, b.dgate + at, b.dup + at, b.h + at, width, dr, dr_blocks());
+      kernels.swiglu_backward(s.c[0] + (j - from), ldc, routing.weight.data() + block.first,
+                              block.rows, round_up(min(kActivationCols, to - j), kLanes),
+                              saved.gate + at, saved.up + at, b.dgate + at, b.dup + at, b.h + at,
+                              width, dr, dr_blocks());
     }
   });
 }
@@ -141,11 +142,11 @@ void BackwardWalk::gate_up_mid(const SavedChunk& saved, const Buffers& b) {
   pool.run(1, 2 * static_cast<int>(routing.blocks.size()), [&](int /*part*/, int task, Scratch& s) {
     const Block& block = routing.blocks[static_cast<std::size_t>(task / 2)];
     const bool up = task % 2 != 0;
-    clear(s.c[0], block.rows, config.rank);
+    clear(s.c[0], block.rows, r16);
     for (int part = 0; part < config.parts; ++part) {
       const RowMajor lora_b = layer.lora(part, block.expert, up ? Lora::up_b : Lora::gate_b);
       const act_t* const d = (up ? b.dup : b.dgate) + std::int64_t{part} * part_width();
-      kernels.gemm_rows[1](dense(d, width, block.first), block.rows, &lora_b, s.c, 1, 0,
+      kernels.gemm_rows[1](dense(d, width, block.first), block.rows, &lora_b, s.c, r16, 1, 0,
                            config.rank, s);
     }
     kernels.store_rows(s.c[0], r16, block.rows, config.rank, config.scaling,
@@ -163,16 +164,17 @@ int BackwardWalk::product_cols(int rows) const {
 
 // dG Wg + s (dG Bg) Ag + dU Wu + s (dU Bu) Au
 void BackwardWalk::input_product(const Block& block, int part, const Operand (&d)[2],
-                                 const Buffers& b, int from, int to, float* c, Scratch& s) {
+                                 const Buffers& b, int from, int to, float* c, int ldc,
+                                 Scratch& s) {
   const int r16 = layer.rank16();
-  clear(c, block.rows, to - from);
+  clear(c, block.rows, ldc);
   for (int i = 0; i < 2; ++i) {
     const Packed w = layer.base(part, block.expert, i == 0 ? Base::gate : Base::up);
-    kernels.gemm[1](d[i].at(part, block.first), block.rows, &w, &c, 1, from, to, s);
+    kernels.gemm[1](d[i].of(part, block), block.rows, &w, &c, ldc, 1, from, to, s);
     if (config.rank > 0 && part == 0) {
       const RowMajor lora_a = layer.lora(0, block.expert, i == 0 ? Lora::gate_a : Lora::up_a);
       kernels.gemm_rows[1](dense(b.mid[static_cast<std::size_t>(i)], r16, block.first), block.rows,
-                           &lora_a, &c, 1, from, to, s);
+                           &lora_a, &c, ldc, 1, from, to, s);
     }
   }
 }
@@ -186,8 +188,8 @@ void BackwardWalk::input(const SavedChunk& saved, const Buffers& b) {
     const Base which = i == 0 ? Base::gate : Base::up;
     d[i] = rounded(
         Axis::n, {dense(i == 0 ? b.dgate : b.dup, layer.width()), stride}, config.parts,
-        routing.blocks, [&](int part, int expert) { return layer.base(part, expert, which); },
-        b.rounded[i]);
+        routing.blocks, routing.blocks,
+        [&](int part, int expert) { return layer.base(part, expert, which); }, b.rounded[i]);
   }
   // Columns [from, from + cols) of a part's sum: product(block) gives a block's share of them.
   const auto add_up = [&](int part, int from, int cols, int ldc, auto product) {
@@ -204,8 +206,9 @@ void BackwardWalk::input(const SavedChunk& saved, const Buffers& b) {
       const int from = task * width;
       const int to = min(config.hidden, from + width);
       const int cols = round_up(to - from, kLanes);
-      add_up(part, from, cols, cols, [&](const Block& block) {
-        input_product(block, part, d, b, from, to, s.c[0], s);
+      const int ldc = c_stride(cols);
+      add_up(part, from, cols, ldc, [&](const Block& block) {
+        input_product(block, part, d, b, from, to, s.c[0], ldc, s);
         return s.c[0];
       });
     });
@@ -228,8 +231,8 @@ void BackwardWalk::input(const SavedChunk& saved, const Buffers& b) {
       const Block& block = routing.blocks[static_cast<std::size_t>(task / pieces)];
       const int from = start + task % pieces * width;
       const int to = min(end, from + width);
-      float* const c = products(part, task % pieces, block, round_up(to - from, kLanes));
-      input_product(block, part, d, b, from, to, c, s);
+      const int ldc = round_up(to - from, kLanes);
+      input_product(block, part, d, b, from, to, products(part, task % pieces, block, ldc), ldc, s);
     });
     const int shares = div_up(width, kMaxCols);  // of a piece, to be added up
     pool.run(config.parts, pieces * shares, [&](int part, int task, Scratch&) {

@@ -90,7 +90,7 @@ py::tuple product(const std::string& isa, const std::string& format, const std::
   const auto n = static_cast<int>(weights.shape(0));
   const auto k = static_cast<int>(weights.shape(1));
   const Kernels& table = kernels(isa, format.empty() ? formats().front() : format);
-  const int ldc = round_up(to - from, kLanes);
+  const int ldc = c_stride(to - from);
   Pool::Use pool(1);
   Scratch& s = pool.scratch();
   for (int i = 0; i < m * ldc; ++i) s.c[0][i] = 0.0F;
@@ -98,13 +98,13 @@ py::tuple product(const std::string& isa, const std::string& format, const std::
   const int axis = k_axis ? 0 : 1;
   if (format.empty()) {
     const RowMajor w{rows_of(weights.data(), k, DType::float32), n, k};
-    table.gemm_rows[axis](rows, m, &w, s.c, 1, from, to, s);
+    table.gemm_rows[axis](rows, m, &w, s.c, ldc, 1, from, to, s);
   } else {
     const Shape shape = shape_of(table, weights, group);
     const Memory packed = pack(table, weights, shape);
     const Packed w{shape, packed.data()};
     std::vector<std::byte> rounded;
-    if (table.round[axis] != nullptr) {
+    if (table.round[axis] != nullptr && m <= table.rounded_rows) {
       const std::int64_t bytes = table.rounded_bytes[axis](shape, rows.granule);
       rounded.resize(static_cast<std::size_t>(m * bytes));
       table.round[axis](rows, m, w, rounded.data());
@@ -112,7 +112,7 @@ py::tuple product(const std::string& isa, const std::string& format, const std::
       rows.stride = bytes;
       rows.dtype = DType::int8;
     }
-    table.gemm[axis](rows, m, &w, s.c, 1, from, to, s);
+    table.gemm[axis](rows, m, &w, s.c, ldc, 1, from, to, s);
   }
   Floats out({m, to - from});
   for (int i = 0; i < m; ++i) {
@@ -160,7 +160,7 @@ py::tuple swiglu(const std::string& isa, const Floats& g, const Floats& u) {
   Acts out[3] = {Acts({m, n}), Acts({m, n}), Acts({m, n})};
   act_t* p[3];
   for (int i = 0; i < 3; ++i) p[i] = reinterpret_cast<act_t*>(out[i].mutable_data());
-  kernels(isa, formats().front()).swiglu(g.data(), u.data(), m, n, p[0], p[1], p[2], n);
+  kernels(isa, formats().front()).swiglu(g.data(), u.data(), n, m, n, p[0], p[1], p[2], n);
   return py::make_tuple(out[0], out[1], out[2]);
 }
 
@@ -238,6 +238,12 @@ void bind_ops(py::module_& m) {
           py::arg("group") = 128);
   ops.def("product", &product, py::arg("isa"), py::arg("format"), py::arg("along"), py::arg("a"),
           py::arg("weights"), py::arg("first"), py::arg("last"), py::arg("group") = 128);
+  ops.def(
+      "rounded_rows",
+      [](const std::string& isa, const std::string& format) {
+        return kernels(isa, format).rounded_rows;
+      },
+      py::arg("isa"), py::arg("format"));
   ops.def("outer", &outer, py::arg("isa"), py::arg("low"), py::arg("weight"), py::arg("wide"),
           py::arg("first"), py::arg("last"), py::arg("transposed"));
   ops.def("swiglu", &swiglu, py::arg("isa"), py::arg("g"), py::arg("u"));

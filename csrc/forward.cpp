@@ -109,8 +109,9 @@ void ForwardWalk::gate_up_mid(const Routing& routing, const Buffers& b) {
     const Block& block = routing.blocks[static_cast<std::size_t>(task)];
     const RowMajor a[2] = {layer.lora(0, block.expert, Lora::gate_a),
                            layer.lora(0, block.expert, Lora::up_a)};
-    for (float* const c : s.c) clear(c, block.rows, rank);
-    kernels.gemm_rows[0](gathered(b.x, routing, block.first), block.rows, a, s.c, 2, 0, rank, s);
+    for (float* const c : s.c) clear(c, block.rows, r16);
+    kernels.gemm_rows[0](gathered(b.x, routing, block.first), block.rows, a, s.c, r16, 2, 0, rank,
+                         s);
     for (int i = 0; i < 2; ++i) {
       kernels.store_rows(s.c[i], r16, block.rows, rank, config.scaling,
                          b.mid[static_cast<std::size_t>(i)] + std::int64_t{block.first} * r16, r16);
@@ -122,9 +123,9 @@ void ForwardWalk::gate_up_mid(const Routing& routing, const Buffers& b) {
 void ForwardWalk::gate_up(const Routing& routing, const Buffers& b, int tokens) {
   const Block all{0, 0, tokens};  // rounded by token, not by row: a token's experts share it
   Operand x = rounded(
-      Axis::k, {dense(b.x, config.hidden)}, 1, {&all, 1},
+      Axis::k, {dense(b.x, config.hidden)}, 1, routing.blocks, {&all, 1},
       [&](int, int) { return layer.base(0, 0, Base::gate); }, b.rounded);
-  x.rows.index = routing.token.data();
+  x.source.rows.index = x.rounded.rows.index = routing.token.data();
   const int inter = layer.part_inter();
   const int r16 = layer.rank16();
   const std::int64_t width = layer.width();
@@ -137,25 +138,26 @@ void ForwardWalk::gate_up(const Routing& routing, const Buffers& b, int tokens) 
     const int to = min(inter, from + cols);
     const Packed w[2] = {layer.base(part, block.expert, Base::gate),
                          layer.base(part, block.expert, Base::up)};
-    for (float* const c : s.c) clear(c, block.rows, to - from);
-    kernels.gemm[0](x.at(part, block.first), block.rows, w, s.c, 2, from, to, s);
+    const int ldc = c_stride(to - from);
+    for (float* const c : s.c) clear(c, block.rows, ldc);
+    kernels.gemm[0](x.of(part, block), block.rows, w, s.c, ldc, 2, from, to, s);
     if (config.rank > 0) {
       const Lora which[2] = {Lora::gate_b, Lora::up_b};
       for (int i = 0; i < 2; ++i) {
         const RowMajor lora_b = layer.lora(part, block.expert, which[i]);
         kernels.gemm_rows[0](dense(b.mid[static_cast<std::size_t>(i)], r16, block.first),
-                             block.rows, &lora_b, &s.c[i], 1, from, to, s);
+                             block.rows, &lora_b, &s.c[i], ldc, 1, from, to, s);
       }
     }
     const std::int64_t at = block.first * width + std::int64_t{part} * part_width() + from;
-    kernels.swiglu(s.c[0], s.c[1], block.rows, round_up(to - from, kLanes),
+    kernels.swiglu(s.c[0], s.c[1], ldc, block.rows, round_up(to - from, kLanes),
                    b.gate != nullptr ? b.gate + at : nullptr, b.up != nullptr ? b.up + at : nullptr,
                    b.h + at, width);
   });
 }
 
-Operand ForwardWalk::h_rows(const Buffers& b) const {
-  Operand h{dense(b.h, layer.width()), part_width() * static_cast<std::int64_t>(sizeof(act_t))};
+PartRows ForwardWalk::h_rows(const Buffers& b) const {
+  PartRows h{dense(b.h, layer.width()), part_width() * static_cast<std::int64_t>(sizeof(act_t))};
   h.rows.granule = kGranuleOfH;
   return h;
 }
@@ -164,13 +166,13 @@ Operand ForwardWalk::h_rows(const Buffers& b) const {
 void ForwardWalk::down_mid(const Routing& routing, const Buffers& b) {
   const int rank = config.rank;
   const int r16 = layer.rank16();
-  const Operand h = h_rows(b);
+  const PartRows h = h_rows(b);
   pool.run(1, static_cast<int>(routing.blocks.size()), [&](int /*part*/, int task, Scratch& s) {
     const Block& block = routing.blocks[static_cast<std::size_t>(task)];
-    clear(s.c[0], block.rows, rank);
+    clear(s.c[0], block.rows, r16);
     for (int part = 0; part < config.parts; ++part) {
       const RowMajor a = layer.lora(part, block.expert, Lora::down_a);
-      kernels.gemm_rows[0](h.at(part, block.first), block.rows, &a, s.c, 1, 0, rank, s);
+      kernels.gemm_rows[0](h.at(part, block.first), block.rows, &a, s.c, r16, 1, 0, rank, s);
     }
     kernels.store_rows(s.c[0], r16, block.rows, rank, config.scaling,
                        b.mid[2] + std::int64_t{block.first} * r16, r16);
@@ -180,7 +182,7 @@ void ForwardWalk::down_mid(const Routing& routing, const Buffers& b) {
 // The weighted sum over experts: a task owns columns of it
 void ForwardWalk::down(const Routing& routing, const Buffers& b, int tokens) {
   const Operand h = rounded(
-      Axis::k, h_rows(b), config.parts, routing.blocks,
+      Axis::k, h_rows(b), config.parts, routing.blocks, routing.blocks,
       [&](int part, int expert) { return layer.base(part, expert, Base::down); }, b.rounded);
   const int r16 = layer.rank16();
   const int cols_per_task = task_cols(config.hidden, config.parts);
@@ -188,18 +190,19 @@ void ForwardWalk::down(const Routing& routing, const Buffers& b, int tokens) {
     const int from = task * cols_per_task;
     const int to = min(config.hidden, from + cols_per_task);
     const int cols = round_up(to - from, kLanes);
+    const int ldc = c_stride(cols);
     float* const sum = b.sums + std::int64_t{part} * tokens * hidden16() + from;
     for (std::int64_t t = 0; t < tokens; ++t) clear(sum + t * hidden16(), 1, cols);
     for (const Block& block : routing.blocks) {
       const Packed w = layer.base(part, block.expert, Base::down);
-      clear(s.c[0], block.rows, cols);
-      kernels.gemm[0](h.at(part, block.first), block.rows, &w, s.c, 1, from, to, s);
+      clear(s.c[0], block.rows, ldc);
+      kernels.gemm[0](h.of(part, block), block.rows, &w, s.c, ldc, 1, from, to, s);
       if (config.rank > 0 && part == 0) {
         const RowMajor lora_b = layer.lora(0, block.expert, Lora::down_b);
-        kernels.gemm_rows[0](dense(b.mid[2], r16, block.first), block.rows, &lora_b, s.c, 1, from,
-                             to, s);
+        kernels.gemm_rows[0](dense(b.mid[2], r16, block.first), block.rows, &lora_b, s.c, ldc, 1,
+                             from, to, s);
       }
-      kernels.scatter_add(s.c[0], cols, block.rows, cols, routing.token.data() + block.first,
+      kernels.scatter_add(s.c[0], ldc, block.rows, cols, routing.token.data() + block.first,
                           routing.weight.data() + block.first, sum, hidden16());
     }
   });

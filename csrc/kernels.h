@@ -17,19 +17,27 @@ constexpr int kMaxCols = 256;
 constexpr int kActivationCols = 128;
 
 // One worker's buffers, allocated once; runtime/threads.cpp has their sizes.
+// Elements from row to row of products: whole vectors, and one more where rows of a power-of-two
+// length would fall into the same sets of L1 (with 256 columns 48 rows take a tenth longer).
+constexpr int c_stride(int cols) {
+  const int whole = round_up(cols, kLanes);
+  return whole % (4 * kLanes) == 0 ? whole + kLanes : whole;
+}
+
 struct Scratch {
   std::byte* a = nullptr;            // block of activations in the tile's operand type
   std::byte* panel = nullptr;        // block of weights in the tile's operand type
   std::byte* blocks = nullptr;       // row-major weights packed on the fly
-  float* c[2] = {nullptr, nullptr};  // products, [kMaxRows][kMaxCols] each
+  float* c[2] = {nullptr, nullptr};  // products, [kMaxRows][c_stride(kMaxCols)] each
   const char* ran = "";              // the instruction set of the last product
 };
 
 // c[t][i][o - out0] += sum over `axis` of a * w[t], for i < m, out0 <= o < out1, t < terms. Rows of
-// c are round_up(out1 - out0, kLanes) apart. All w share a shape; out0 is a multiple of kLanes.
+// c are ldc >= round_up(out1 - out0, kLanes) apart. All w share a shape; out0 is a multiple of
+// kLanes.
 template <class W>
-using Gemm = void (*)(const Rows& a, int m, const W* w, float* const* c, int terms, int out0,
-                      int out1, Scratch& scratch);
+using Gemm = void (*)(const Rows& a, int m, const W* w, float* const* c, int ldc, int terms,
+                      int out0, int out1, Scratch& scratch);
 
 // What the codes of a quantized format may be, and how many columns share a scale.
 struct Integers {
@@ -58,10 +66,11 @@ struct Kernels {
 
   // Of quantized formats, by Axis; null for the others: the bytes of a row of activations rounded
   // for products with weights of this shape, `granule` columns to a scale, and m rows rounded, one
-  // behind the other. They then are the `a` of gemm. Along n they carry w's scales, so that they
-  // serve w alone.
+  // behind the other. They then are the `a` of gemm for at most `rounded_rows` rows; more are
+  // multiplied as they lie. Along n they carry w's scales, so that they serve w alone.
   std::int64_t (*rounded_bytes[2])(const Shape& w, int granule);
   void (*round[2])(const Rows& a, int m, const Packed& w, std::byte* out);
+  int rounded_rows;
 
   Gemm<Packed> gemm[2];         // by Axis
   Gemm<RowMajor> gemm_rows[2];  // by Axis
@@ -74,8 +83,8 @@ struct Kernels {
 
   // h = silu(g) * u; g, u: fp32 [m][n], stored as activations too unless gate/up are null. Output
   // rows are `stride` elements apart. n is a multiple of kLanes.
-  void (*swiglu)(const float* g, const float* u, int m, int n, act_t* gate, act_t* up, act_t* h,
-                 std::int64_t stride);
+  void (*swiglu)(const float* g, const float* u, int ldc, int m, int n, act_t* gate, act_t* up,
+                 act_t* h, std::int64_t stride);
   // From dh' = dL/dh before the routing weight r, fp32 rows ldh apart: dg, du, h and
   // dr[i * dr_stride] = <dh', h>.
   void (*swiglu_backward)(const float* dh, int ldh, const float* r, int m, int n, const act_t* gate,

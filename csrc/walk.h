@@ -1,6 +1,7 @@
 // What the forward and the backward walk share: views of the layer's buffers, and how work is cut.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 #include <type_traits>
@@ -9,8 +10,8 @@
 
 namespace kt {
 
-// What a phase's products multiply, [parts][rows]: activations as they lie, or rounded.
-struct Operand {
+// Rows of each part, [parts][rows].
+struct PartRows {
   Rows rows;
   std::int64_t part_stride = 0;  // bytes
 
@@ -19,6 +20,17 @@ struct Operand {
     Rows r = rows;
     r.base += part * part_stride;
     return r.from(first);
+  }
+};
+
+// What a phase's products multiply: activations as they lie, or rounded.
+struct Operand {
+  PartRows source;
+  PartRows rounded;
+  int rounded_rows = 0;  // blocks of more take the source
+
+  [[nodiscard]] Rows of(int part, const Block& block) const {
+    return (block.rows <= rounded_rows ? rounded : source).at(part, block.first);
   }
 };
 
@@ -62,42 +74,49 @@ class Walk {
     auto* const bytes = kernels.rounded_bytes[static_cast<int>(axis)];
     return bytes == nullptr ? 0 : rows * static_cast<std::size_t>(bytes(shape, granule));
   }
-  // The source's rows in these blocks of each part, rounded once for all tasks of the next phase
-  // (a task has some columns of the result only, and would round all that it multiplies), or the
-  // source where the format takes activations as they lie. weights(part, expert): what they are to
-  // be multiplied with.
+  // The source's rows for the products of these blocks of each part: rounded, where the kernels
+  // want them so, once for all tasks of the next phase (a task has some columns of the result only,
+  // and would round all that it multiplies). `rows`: the source's, as blocks. weights(part,
+  // expert): what they are to be multiplied with.
   template <class Weights>
-  Operand rounded(Axis axis, const Operand& source, int parts, std::span<const Block> blocks,
-                  Weights weights, std::byte* out) {
+  Operand rounded(Axis axis, const PartRows& source, int parts, std::span<const Block> blocks,
+                  std::span<const Block> rows_of_source, Weights weights, std::byte* out) {
+    Operand result{source, source, 0};
     auto* const round = kernels.round[static_cast<int>(axis)];
-    if (round == nullptr || blocks.empty()) return source;
+    if (round == nullptr || std::none_of(blocks.begin(), blocks.end(), [&](const Block& block) {
+          return block.rows <= kernels.rounded_rows;
+        })) {
+      return result;
+    }
+    result.rounded_rows = kernels.rounded_rows;
     const std::int64_t bytes = kernels.rounded_bytes[static_cast<int>(axis)](
-        weights(0, blocks.front().expert), source.rows.granule);
-    Operand result;
-    result.rows.base = out;
-    result.rows.stride = bytes;
-    result.rows.dtype = DType::int8;
-    result.rows.granule = source.rows.granule;
-    if (parts > 1) result.part_stride = (blocks.back().first + blocks.back().rows) * bytes;
+        weights(0, rows_of_source.front().expert), source.rows.granule);
+    Rows& rows = result.rounded.rows;
+    rows = Rows{};
+    rows.base = out;
+    rows.stride = bytes;
+    rows.dtype = DType::int8;
+    rows.granule = source.rows.granule;
+    std::int64_t& part_stride = result.rounded.part_stride;
+    part_stride =
+        parts > 1 ? (rows_of_source.back().first + rows_of_source.back().rows) * bytes : 0;
     constexpr int kPiece = 16;  // rows: tens of microseconds of work
     int pieces = 0;             // of the largest block
-    for (const Block& block : blocks) pieces = max(pieces, div_up(block.rows, kPiece));
-    pool.run(parts, pieces * static_cast<int>(blocks.size()), [&](int part, int task, Scratch&) {
-      const Block& block = blocks[static_cast<std::size_t>(task / pieces)];
-      const int from = task % pieces * kPiece;
-      const int first = block.first + from;
-      const int count = min(kPiece, block.rows - from);
-      if (count <= 0) return;
-      round(source.at(part, first), count, weights(part, block.expert),
-            out + part * result.part_stride + first * bytes);
-    });
+    for (const Block& block : rows_of_source) pieces = max(pieces, div_up(block.rows, kPiece));
+    pool.run(parts, pieces * static_cast<int>(rows_of_source.size()),
+             [&](int part, int task, Scratch&) {
+               const Block& block = rows_of_source[static_cast<std::size_t>(task / pieces)];
+               const int from = task % pieces * kPiece;
+               const int first = block.first + from;
+               const int count = min(kPiece, block.rows - from);
+               if (count <= 0) return;
+               round(source.at(part, first), count, weights(part, block.expert),
+                     out + part * part_stride + first * bytes);
+             });
     return result;
   }
-
-  static void clear(float* c, int m, int cols) {
-    std::memset(c, 0,
-                sizeof(float) * static_cast<std::size_t>(m) *
-                    static_cast<std::size_t>(round_up(cols, kLanes)));
+  static void clear(float* c, int m, int ldc) {
+    std::memset(c, 0, sizeof(float) * static_cast<std::size_t>(m) * static_cast<std::size_t>(ldc));
   }
 
   // A caller's rows as activations: as they lie if they are, else converted into `out`.
@@ -142,7 +161,7 @@ class ForwardWalk : Walk {
   void gate_up(const Routing& routing, const Buffers& b, int tokens);
   void down_mid(const Routing& routing, const Buffers& b);
   void down(const Routing& routing, const Buffers& b, int tokens);
-  [[nodiscard]] Operand h_rows(const Buffers& b) const;
+  [[nodiscard]] PartRows h_rows(const Buffers& b) const;
 };
 
 // Where the LoRA gradients go.
@@ -176,7 +195,7 @@ class BackwardWalk : Walk {
   void gate_up_mid(const SavedChunk& saved, const Buffers& b);
   void input(const SavedChunk& saved, const Buffers& b);
   void input_product(const Block& block, int part, const Operand (&d)[2], const Buffers& b,
-                     int from, int to, float* c, Scratch& s);
+                     int from, int to, float* c, int ldc, Scratch& s);
   [[nodiscard]] int product_cols(int rows) const;
   void lora_grads(const SavedChunk& saved, const Buffers& b, const GradSink& grads);
   void routing_grads(const SavedChunk& saved, const Buffers& b, const Tensor& grad_weights,

@@ -4,6 +4,7 @@ formats' headers: what is rounded, to what, and how far float32 may then be off.
 from dataclasses import dataclass
 
 import numpy as np
+from bf16 import bf16_bits, from_bits
 from numpy.typing import NDArray
 
 from kt_kernel._native import ext
@@ -39,6 +40,10 @@ class Format:
 
     def granule(self, axis: str) -> int:
         return min(GRANULE, self.group) if self.group and axis == "k" else GRANULE
+
+    def rounds(self, isa: str, m: int) -> bool:
+        """Whether so many rows of activations are rounded there, or multiplied as they lie."""
+        return m <= ext._ops.rounded_rows(isa, self.name)
 
     def codes(self, isa: str, weights: Array) -> tuple[Array, Array]:
         """Codes [n, k], and scales [n, groups]."""
@@ -122,9 +127,22 @@ def backward_codes(codes: Array, scales: Array) -> tuple[Array, Array]:
     return ((products >> 14) + 1) >> 1, step[:, 0]
 
 
-def expected_product(form: Format, axis: str, a: Array, codes: Array, scales: Array):
+def values_in_bf16(codes: Array, scales: Array) -> Array:
+    """The weights [n, k] that many rows are multiplied by where activations are not rounded."""
+    return from_bits(bf16_bits(codes.astype(np.float32) * spread(scales, codes.shape[1])))
+
+
+def expected_product(form: Format, isa: str, axis: str, a: Array, codes: Array, scales: Array):
     """(the product in float64, by how much float32 may miss it), from activations in float32 and
     the weights' codes and scales."""
+    if not form.rounds(isa, len(a)):
+        held = values_in_bf16(codes, scales).astype(np.float64)
+        held = held.T if axis == "k" else held
+        # Each product is added with one rounding, even and odd columns apart, and what is smaller
+        # than the normal numbers is zero.
+        size = abs(a.astype(np.float64)) @ abs(held)
+        allowed = (a.shape[1] + 2) * (EPS / 2 * size + 2.0**-126)
+        return a.astype(np.float64) @ held, allowed
     granule = form.granule(axis)
     if axis == "k":
         rounded = round_activations(a, granule)

@@ -1,7 +1,7 @@
 #include "isa/target.h"
 
 KT_TARGET_BEGIN(
-    "amx-tile,amx-bf16,amx-int8,avx512bf16,avx512vbmi,avx512vnni,avx512f,avx512bw,avx512dq,"
+    "amx-tile,amx-bf16,avx512bf16,avx512vbmi,avx512vnni,avx512f,avx512bw,avx512dq,"
     "avx512vl,avx2,fma")
 #include "isa/operators.h"
 
@@ -15,9 +15,11 @@ KT_TARGET_BEGIN(
 
 #include "isa/avx512_vbmi.h"
 
-#include "isa/amx.h"
+#include "isa/amx_tiles.h"
 
-#include "isa/amx_integer.h"
+#include "isa/amx_panels.h"
+
+#include "isa/amx.h"
 
 #include "isa/instantiate.h"
 

@@ -1,190 +1,159 @@
 // AMX: TDPBF16PS multiplies up to 16 rows of 32 columns of A by as much of a panel. AVX-512's
 // panels are what the tile unit takes for B: a row of a tile is a pair of 16 outputs. Elementwise
-// operations, A and products of few rows are those of AVX-512 with BF16. (Intel SDM vol. 2,
-// "TDPBF16PS": even and odd columns are summed apart, sums rounded to nearest even, denormals
+// operations and products of few rows are those of AVX-512 with BF16, and with VBMI for integer
+// codes; of many rows those multiply activations as they lie, too (amx_panels.h). (Intel SDM vol.
+// 2, "TDPBF16PS": even and odd columns are summed apart, sums rounded to nearest even, denormals
 // flushed.)
 //
-// Four tiles of C, two of A and two of B, the eight there are: 32 rows x 32 columns, four loads
-// for four products. A product keeps the unit busy for as many cycles as it has rows, 16 at most,
-// and its sum is ready after 52 (Intel's optimization manual, "Intel AMX instruction throughput and
-// latency"): four independent sums hide that. So a single tile of rows goes over 64 columns at
-// once.
+// While the unit multiplies a panel the next one is unpacked. What limits is lines on their way to
+// L1, of which a core has 16: A's tiles come from L2, the weights from memory, 200 ns away. Cycles
+// for a product of full tiles (1,024 bytes of A, B and C each; the unit works 16) on a 2-core guest
+// of an Intel Xeon (3.95 GHz by a loop of additions), 128 rows, weights from memory:
 //
-// Measured on a Sapphire Rapids: 390 cycles for 32 x 32 x 128 from L1, of which the unit works 256;
-// in the layer twice as many, since C and A come from L2 (64 and 64 lines). Panels of 256 x 32
-// halve C's share: a tenth faster with 128 rows, as much slower with 48. Prefetching C or A into L1
-// costs more than it saves.
+//   operands in L1, no C                           22 (19 if all are zero: the clock is higher)
+//   a panel from L1, A and C from L2               34
+//   and unpacking BF16 / INT4                  63 / 46
+//   and packing A for 256 columns of outputs   80 / 70
+//
+// With BF16 and without packing A, panels of 128 columns take 75 instead of 63, but 48 rows 124
+// instead of 144, so the depth follows the rows; with A in blocks of more columns than 256 it is 69
+// and 162. Unpacking first and multiplying then takes 82, INT4 66. What did not help: fetching A's
+// next block between the products (integers up to a tenth more), every second or fourth line only,
+// tasks of 512 columns (8% less to 11% more).
 #pragma once
 
 namespace kt {
 namespace {
 
-// Orders what was stored before the next tile instruction. g++ 12's macros for tile loads name no
-// memory, and its _tile_loadconfig only 8 of the 64 bytes: stores to the others may come later or
-// not at all.
-inline void stored(const void* memory) { __asm__ volatile("" : : "r"(memory) : "memory"); }
-
-// The unit, configured for tiles 0 to 3 of C, 4 and 5 of A, 6 and 7 of B.
-//
-// Held for one call of gemm and then released: the unit is the thread's, and other libraries that
-// use it there, such as oneDNN, load configurations of their own, as the psABI allows. A unit that
-// is not released also costs every switch of the process 8 KiB.
-class TileUnit {
- public:
-  TileUnit() = default;
-  TileUnit(const TileUnit&) = delete;
-  TileUnit& operator=(const TileUnit&) = delete;
-  ~TileUnit() {
-    if (rows_ != 0) _tile_release();
-  }
-
-  // Tiles of `rows` rows of A and C, of which A's have `bytes` bytes. A configuration takes as long
-  // as a dozen products.
-  void configure(int rows, int bytes) {
-    if (rows == rows_ && bytes == bytes_) return;
-    rows_ = rows;
-    bytes_ = bytes;
-    Configuration config;
-    for (int t = 0; t < 8; ++t) {
-      config.bytes[t] = static_cast<std::uint16_t>(t == 4 || t == 5 ? bytes : 64);
-      config.rows[t] = static_cast<std::uint8_t>(t >= 6 ? bytes / 4 : rows);
-    }
-    stored(&config);
-    _tile_loadconfig(&config);
-  }
-
- private:
-  struct Configuration {  // Intel SDM vol. 2, "LDTILECFG"
-    std::uint8_t palette = 1;
-    std::uint8_t start_row = 0;
-    std::uint8_t reserved[14] = {};
-    std::uint16_t bytes[16] = {};  // of a row
-    std::uint8_t rows[16] = {};
-  };
-  static_assert(sizeof(Configuration) == 64);
-
-  int rows_ = 0;
-  int bytes_ = 0;
+// A panel of a product, in the order in which they are multiplied.
+struct PanelAt {
+  int s0;     // A's block begins there
+  int piece;  // of A
+  int term;
+  int output;
+  int sum;  // from s0 on
 };
-
-// What the tiles of one panel's products have in common.
-struct TileShape {
-  int rows;          // of A and C in a tile
-  int step;          // bytes of a row of A in a tile
-  int bytes;         // of a row of A along the panel
-  std::int64_t lda;  // bytes from row to row of A
-  std::int64_t ldc;  // and of C
-
-  // 16 outputs' dwords for each dword of A.
-  [[nodiscard]] std::int64_t panel() const { return std::int64_t{16} * bytes; }
-};
-
-// The numbers of tiles are part of an instruction.
-struct DotBf16 {
-  static void c0() { _tile_dpbf16ps(0, 4, 6); }
-  static void c1() { _tile_dpbf16ps(1, 4, 7); }
-  static void c2() { _tile_dpbf16ps(2, 5, 6); }
-  static void c3() { _tile_dpbf16ps(3, 5, 7); }
-};
-
-// C += A B for two pairs of tiles of C, each one tile high: `first` and `second` say how many
-// vectors of columns, of which the second has none where it isn't there. It lies below the first or
-// beside it.
-template <class Dot, int first, int second, bool below>
-void tile_pairs(const TileShape& x, const std::byte* a, const std::byte* b, std::byte* c) {
-  const std::byte* const a2 = below ? a + x.rows * x.lda : a;
-  const std::byte* const b2 = below ? b : b + 2 * x.panel();
-  std::byte* const c2 = below ? c + x.rows * x.ldc : c + 128;
-  _tile_loadd(0, c, x.ldc);
-  if constexpr (first == 2) _tile_loadd(1, c + 64, x.ldc);
-  if constexpr (second >= 1) _tile_loadd(2, c2, x.ldc);
-  if constexpr (second == 2) _tile_loadd(3, c2 + 64, x.ldc);
-  for (int k = 0; k < x.bytes; k += x.step) {
-    const std::int64_t row = std::int64_t{16} * k;
-    _tile_loadd(4, a + k, x.lda);
-    _tile_loadd(6, b + row, 64);
-    Dot::c0();
-    if constexpr (first == 2) {
-      _tile_loadd(7, b + x.panel() + row, 64);
-      Dot::c1();
-    }
-    if constexpr (second >= 1) {
-      _tile_loadd(5, a2 + k, x.lda);
-      if constexpr (!below) _tile_loadd(6, b2 + row, 64);
-      Dot::c2();
-    }
-    if constexpr (second == 2) {
-      if constexpr (!below) _tile_loadd(7, b2 + x.panel() + row, 64);
-      Dot::c3();
-    }
-  }
-  _tile_stored(0, c, x.ldc);
-  if constexpr (first == 2) _tile_stored(1, c + 64, x.ldc);
-  if constexpr (second >= 1) _tile_stored(2, c2, x.ldc);
-  if constexpr (second == 2) _tile_stored(3, c2 + 64, x.ldc);
-}
-
-// All tiles of C over one panel.
-template <class Dot>
-void tile_product(const TileShape& x, int count, int vectors, const std::byte* a,
-                  const std::byte* b, std::byte* c, Ahead ahead) {
-  const int pairs = count / 2 * div_up(vectors, 2) + count % 2;
-  for (int i = 0, t = 0; i < count; i += 2, a += 2 * x.rows * x.lda, c += 2 * x.rows * x.ldc) {
-    if (i + 1 < count) {
-      for (int v = 0; v < vectors; v += 2, ++t) {
-        ahead.fetch(t, pairs);
-        const std::byte* const bv = b + v * x.panel();
-        if (v + 1 < vectors) {
-          tile_pairs<Dot, 2, 2, true>(x, a, bv, c + v * 64);
-        } else {
-          tile_pairs<Dot, 1, 1, true>(x, a, bv, c + v * 64);
-        }
-      }
-      continue;
-    }
-    ahead.fetch(pairs - 1, pairs);
-    if (vectors == 4) {
-      tile_pairs<Dot, 2, 2, false>(x, a, b, c);
-    } else if (vectors == 3) {
-      tile_pairs<Dot, 2, 1, false>(x, a, b, c);
-    } else if (vectors == 2) {
-      tile_pairs<Dot, 2, 0, false>(x, a, b, c);
-    } else {
-      tile_pairs<Dot, 1, 0, false>(x, a, b, c);
-    }
-  }
-}
 
 struct Amx : Avx512Bf16 {
   static constexpr const char* kName = "amx";
-  using Integer = struct AmxInteger;
-  static constexpr int kRows = 32;
-  static constexpr int kVectors = 4;
-  static constexpr int kDepth = 128;  // 4 panels, 16 KiB, and 32 rows of A, 8 KiB: half of L1
+  static constexpr int kVectors = 2;
+  static constexpr int kDepth = 256;  // columns of A at a time, and of a panel: 16 KiB, L1 being 48
+  static constexpr int kFewRows = 64;  // for which a panel has half of them, and A stays in L1
+  // Rows of activations that are rounded where weights are integer codes: with DeepSeek-V2-Lite's
+  // widths 16 rows take 9 to 19% less forward that way, 24 at most 8% less, 32 9 to 20% more.
+  static constexpr int kRoundedRows = 20;
 
-  class Tiles {
-   public:
-    void operator()(int m, int vectors, const act_t* a, int lda, const act_t* panel, int depth,
-                    float* c, int ldc, Ahead ahead) {
-      // Tiles and steps are alike, so that one configuration serves all: 49 rows are four tiles of
-      // 13, the last of which ends behind A's and C's (16 tiles at most: within kMaxRows), and 48
-      // columns are two steps of 24.
-      const int count = div_up(m, 16);
-      const int bytes = 2 * depth;
-      int steps = div_up(bytes, 64);
-      while (bytes % (4 * steps) != 0) ++steps;
-      const TileShape x{div_up(m, count), bytes / steps, bytes, std::int64_t{2} * lda,
+  // As gemm in ops/gemm.h, for rows that do not go straight over the blocks.
+  template <class F, Axis axis, class W>
+  static void gemm(const Rows& a, int m, const W* w, float* const* c, int ldc, int terms, int out0,
+                   int out1, Scratch& scratch) {
+    using Job = Unpacking<F, axis>;
+    constexpr int kWidth = kVectors * kLanes;
+    const int valid = axis == Axis::k ? w[0].k : w[0].n;
+    const int sum = round_up(valid, kLanes);
+    const int depth = min(sum, kDepth);
+    const int most = m <= kFewRows ? kDepth / 2 : kDepth;  // of a panel
+    const int pieces = a_pieces(a.dtype);
+    auto* const pa = reinterpret_cast<act_t*>(scratch.a);
+    auto* const panels = reinterpret_cast<act_t*>(scratch.panel);
+
+    const auto panel_depth = [&](const PanelAt& p) {
+      return min(most, min(depth, sum - p.s0) - p.sum);
+    };
+    const auto vectors = [&](const PanelAt& p) {
+      return min(kVectors, div_up(out1 - p.output, kLanes));
+    };
+    const auto behind = [&](PanelAt p) {
+      if ((p.sum += most) < min(depth, sum - p.s0)) return p;
+      p.sum = 0;
+      if ((p.output += kWidth) < out1) return p;
+      p.output = out0;
+      if (++p.term < terms) return p;
+      p.term = 0;
+      if (++p.piece < pieces) return p;
+      p.piece = 0;
+      p.s0 += depth;
+      return p;
+    };
+    const auto unpacking = [&](const PanelAt& p, int parity) {
+      act_t* const to = panels + parity * kDepth * kWidth;
+      if constexpr (std::is_same_v<W, RowMajor>) {
+        return Job(w[p.term], p.output, vectors(p), p.s0 + p.sum, panel_depth(p), to,
+                   scratch.blocks);
+      } else {
+        return Job(w[p.term], p.output, vectors(p), p.s0 + p.sum, panel_depth(p), to);
+      }
+    };
+
+    TileUnit unit;
+    PanelAt now{0, 0, 0, out0, 0};
+    unpacking(now, 0).finish();
+    for (int parity = 0; now.s0 < sum; parity ^= 1) {
+      const int count = div_up(m, kTileRows);
+      const TileShape x{div_up(m, count),
+                        count,
+                        vectors(now),
+                        div_up(panel_depth(now), kStepColumns),
+                        std::int64_t{kTileBytes} * m,
                         std::int64_t{4} * ldc};
-      unit_.configure(x.rows, x.step);
+      if (now.term == 0 && now.output == out0 && now.sum == 0) {
+        const int length = min(depth, sum - now.s0);
+        pack_a<axis>(a, now.piece, m, now.s0, min(length, valid - now.s0),
+                     round_up(length, kStepColumns), pa, kStepColumns, kStepColumns * m);
+      }
+      const PanelAt next = behind(now);
+      Job job;
+      if (next.s0 < sum) {
+        job = unpacking(next, parity ^ 1);
+        const PanelAt then = behind(next);
+        if (then.s0 < sum) job.ahead(w[then.term], then.output, then.s0 + then.sum);
+      }
+      job.spread(steps_of(x));
+      unit.configure(x.rows, kTileBytes);
+      const act_t* const panel = panels + parity * kDepth * kWidth;
       stored(panel);
-      tile_product<DotBf16>(x, count, vectors, reinterpret_cast<const std::byte*>(a),
-                            reinterpret_cast<const std::byte*>(panel),
-                            reinterpret_cast<std::byte*>(c), ahead);
+      multiply(x, pa + std::int64_t{now.sum} * m, panel, c[now.term] + (now.output - out0), job);
+      job.finish();
+      now = next;
     }
+    scratch.ran = kName;
+  }
 
-   private:
-    TileUnit unit_;
-  };
+  // The compute roof, whatever the format.
+  static double peak_round(int rounds, Scratch& scratch) {
+    constexpr int kCount = 2;
+    const TileShape x{kTileRows,
+                      kCount,
+                      kVectors,
+                      kDepth / kStepColumns,
+                      std::int64_t{kTileBytes} * kTileRows * kCount,
+                      std::int64_t{4} * kVectors * kLanes};
+    struct {
+      void step() {}
+    } nothing;
+    TileUnit unit;
+    unit.configure(kTileRows, kTileBytes);
+    stored(scratch.panel);
+    for (int i = 0; i < rounds; ++i) {
+      multiply(x, reinterpret_cast<act_t*>(scratch.a), reinterpret_cast<act_t*>(scratch.panel),
+               scratch.c[0], nothing);
+    }
+    return 2.0 * rounds * kTileRows * kCount * kVectors * kLanes * kDepth;
+  }
+
+ private:
+  template <class Between>
+  static void multiply(const TileShape& x, const act_t* a, const act_t* panel, float* c,
+                       Between& between) {
+    const auto* const from = reinterpret_cast<const std::byte*>(a);
+    const auto* const b = reinterpret_cast<const std::byte*>(panel);
+    auto* const to = reinterpret_cast<std::byte*>(c);
+    if (x.vectors == 2) {
+      tile_blocks<DotBf16, 2>(x, from, b, to, between);
+    } else {
+      tile_blocks<DotBf16, 1>(x, from, b, to, between);
+    }
+  }
 };
 
 }  // namespace

@@ -153,28 +153,41 @@ struct Avx512Bf16 : Avx512Vector {
     if (piece == 1) store(p, _mm512_sub_ps(v, load(p)));
   }
 
+  // 32 columns of a row, those from `left` on zero.
+  static __m512i pair_columns(const std::byte* row, bool wide, int piece, int left) {
+    if (!wide) {
+      if (left >= 2 * kLanes) return _mm512_loadu_si512(row);
+      return _mm512_maskz_loadu_epi16((1U << max(left, 0)) - 1, row);
+    }
+    alignas(64) act_t block[2 * kLanes];
+    KT_UNROLL for (int v = 0; v < 2; ++v) {
+      const int have = max(0, min(kLanes, left - v * kLanes));
+      store_piece(block + v * kLanes,
+                  _mm512_maskz_loadu_ps(static_cast<__mmask16>((1U << have) - 1),
+                                        row + std::int64_t{4} * v * kLanes),
+                  piece);
+    }
+    return _mm512_load_si512(block);
+  }
+
+  // Rows lda apart, 32 columns after 32 columns `next` apart. A row's last 32 are written whole.
   template <Axis axis>
   static void pack_a(const Rows& a, int piece, int m, int s0, int valid, int length, act_t* out,
-                     int lda) {
-    alignas(32) std::uint16_t order[kLanes];
-    for (int s = 0; s < kLanes; ++s) order[paired(s)] = static_cast<std::uint16_t>(s);
-    const __m256i index = _mm256_load_si256(reinterpret_cast<const __m256i*>(order));
+                     int lda, int next = 2 * kLanes) {
+    alignas(64) std::uint16_t order[2 * kLanes];
+    for (int s = 0; s < 2 * kLanes; ++s) order[paired(s)] = static_cast<std::uint16_t>(s);
+    const __m512i index = _mm512_load_si512(order);
     const bool wide = a.dtype == DType::float32;
+    const int size = wide ? 4 : 2;
     for (int i = 0; i < m; ++i, out += lda) {
-      const std::byte* const row = a.row(i) + std::int64_t{wide ? 4 : 2} * s0;
-      for (int j = 0; j < length; j += kLanes) {
-        const int left = max(0, min(kLanes, valid - j));
-        const auto have = static_cast<__mmask16>((1U << left) - 1);
-        __m256i v;
-        if (wide) {
-          alignas(32) act_t block[kLanes];
-          store_piece(block, _mm512_maskz_loadu_ps(have, row + 4 * j), piece);
-          v = _mm256_load_si256(reinterpret_cast<const __m256i*>(block));
-        } else {
-          v = _mm256_maskz_loadu_epi16(have, row + 2 * j);
-        }
-        if constexpr (axis == Axis::n) v = _mm256_permutexvar_epi16(index, v);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + j), v);
+      const std::byte* row = a.row(i) + std::int64_t{size} * s0;
+      const std::byte* const later = a.row(min(m - 1, i + 2)) + std::int64_t{size} * s0;
+      act_t* to = out;
+      for (int j = 0; j < length; j += 2 * kLanes, to += next) {
+        __builtin_prefetch(later + std::int64_t{size} * j);
+        __m512i v = pair_columns(row + std::int64_t{size} * j, wide, piece, valid - j);
+        if constexpr (axis == Axis::n) v = _mm512_permutexvar_epi16(index, v);
+        _mm512_storeu_si512(to, v);
       }
     }
   }

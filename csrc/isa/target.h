@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #if defined(__GNUC__) && !defined(__clang__)
 // g++ 12 takes the undefined sources in its own AVX-512 header for mistakes (GCC bug 105593).

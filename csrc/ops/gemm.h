@@ -118,27 +118,6 @@ void tiles(int m, int vectors, const typename I::A* a, int lda, const typename I
   }
 }
 
-// What multiplies the panels of one call of gemm. An instruction set whose tiles are no vector
-// registers has a type of its own, I::Tiles, which may hold a unit of the CPU for so long, and may
-// read and write rows of A and C past the last: the buffers have kMaxRows.
-template <class I>
-struct RegisterTiles {
-  void operator()(int m, int vectors, const typename I::A* a, int lda,
-                  const typename I::Panel* panel, int depth, float* c, int ldc, Ahead ahead) const {
-    tiles<I>(m, vectors, a, lda, panel, depth, c, ldc, ahead);
-  }
-};
-
-template <class I>
-struct TilesOf {
-  using Type = RegisterTiles<I>;
-};
-template <class I>
-  requires requires { typename I::Tiles; }
-struct TilesOf<I> {
-  using Type = typename I::Tiles;
-};
-
 // 16 outputs along k, `vectors` times as many along n, for few rows straight from the blocks: a
 // panel that serves one tile or two only would be written and read for nothing.
 template <class I, Axis axis, int rows = I::kDirectRows>
@@ -167,24 +146,24 @@ Ahead ahead_of(const W& w, Corner next, int vectors, int depth) {
   }
 }
 
-// Outputs [o, o + 16 * vectors), sums [s0, s0 + length). The panel behind them begins at `next`.
+// Outputs [o, o + 16 * vectors), sums [s0, s0 + length), of few rows straight from the blocks.
 template <class I, class F, Axis axis, class W>
-void multiply(const W& w, bool straight, int m, int o, int vectors, int s0, int length, Corner next,
-              const typename I::A* a, int lda, float* c, int ldc,
-              typename TilesOf<I>::Type& multiply_panel, Scratch& scratch) {
-  if constexpr (I::kDirectRows > 0) {
-    if (straight) {
-      const Blocks blocks = F::template blocks<I, axis>(w, o, s0, length, scratch.blocks);
-      const int count = div_up(m, I::kDirectRows);
-      for (int t = 0; t < count; ++t) {
-        const TileOfRows tile = tile_of_rows(m, count, t);
-        direct<I, axis>(tile.rows, blocks, vectors, length,
-                        a + static_cast<std::int64_t>(tile.first) * lda, lda,
-                        c + static_cast<std::int64_t>(tile.first) * ldc, ldc);
-      }
-      return;
-    }
+void multiply_few(const W& w, int m, int o, int vectors, int s0, int length, const typename I::A* a,
+                  int lda, float* c, int ldc, Scratch& scratch) {
+  const Blocks blocks = F::template blocks<I, axis>(w, o, s0, length, scratch.blocks);
+  const int count = div_up(m, I::kDirectRows);
+  for (int t = 0; t < count; ++t) {
+    const TileOfRows tile = tile_of_rows(m, count, t);
+    direct<I, axis>(tile.rows, blocks, vectors, length,
+                    a + static_cast<std::int64_t>(tile.first) * lda, lda,
+                    c + static_cast<std::int64_t>(tile.first) * ldc, ldc);
   }
+}
+
+// By way of panels. The one behind them begins at `next`.
+template <class I, class F, Axis axis, class W>
+void multiply(const W& w, int m, int o, int vectors, int s0, int length, Corner next,
+              const typename I::A* a, int lda, float* c, int ldc, Scratch& scratch) {
   auto* const panel = reinterpret_cast<typename I::Panel*>(scratch.panel);
   for (int q = 0; q < length; q += I::kDepth) {
     const int d = min(I::kDepth, length - q);
@@ -199,25 +178,30 @@ void multiply(const W& w, bool straight, int m, int o, int vectors, int s0, int 
       }
     }
     const Corner behind = q + d < length ? Corner{o, s0 + q + d} : next;
-    multiply_panel(m, vectors, a + q, lda, panel, d, c, ldc,
-                   ahead_of<I, F, axis>(w, behind, vectors, d));
+    tiles<I>(m, vectors, a + q, lda, panel, d, c, ldc, ahead_of<I, F, axis>(w, behind, vectors, d));
   }
 }
 
+// An instruction set whose tiles are no vector registers has a loop nest of its own for rows that
+// are not few.
+template <class I, class F, class W>
+concept HasGemm = requires { &I::template gemm<F, Axis::k, W>; };
+
 template <class I, class F, Axis axis, class W>
-void gemm(const Rows& a, int m, const W* w, float* const* c, int terms, int out0, int out1,
+void gemm(const Rows& a, int m, const W* w, float* const* c, int ldc, int terms, int out0, int out1,
           Scratch& scratch) {
   const int valid = axis == Axis::k ? w[0].k : w[0].n;  // columns of A
   const int sum = round_up(valid, kLanes);              // as the format stores them
-  const int ldc = round_up(out1 - out0, kLanes);
   const bool straight = is_direct<I, axis>(m, sum);
+  if constexpr (HasGemm<I, F, W>) {
+    if (!straight) return I::template gemm<F, axis>(a, m, w, c, ldc, terms, out0, out1, scratch);
+  }
   const int depth = a_depth<I, F, axis>(m, sum, straight);
   const int lda = a_stride<I>(depth);
   const int step = !straight         ? I::kVectors
                    : axis == Axis::n ? min(I::kDirectVectors, F::kDirectVectors)
                                      : 1;  // of kLanes outputs
   auto* const pa = reinterpret_cast<typename I::A*>(scratch.a);
-  typename TilesOf<I>::Type multiply_panel;
   for (int s0 = 0; s0 < sum; s0 += depth) {
     const int length = min(depth, sum - s0);
     for (int piece = 0; piece < I::a_pieces(a.dtype); ++piece) {
@@ -227,8 +211,16 @@ void gemm(const Rows& a, int m, const W* w, float* const* c, int terms, int out0
           const int vectors = min(step, div_up(out1 - o, kLanes));
           const int behind = o + step * kLanes;
           const Corner next = behind < out1 ? Corner{behind, s0} : Corner{out0, s0 + depth};
-          multiply<I, F, axis>(w[t], straight, m, o, vectors, s0, length, next, pa, lda,
-                               c[t] + (o - out0), ldc, multiply_panel, scratch);
+          float* const to = c[t] + (o - out0);
+          if constexpr (I::kDirectRows > 0) {
+            if (straight) {
+              multiply_few<I, F, axis>(w[t], m, o, vectors, s0, length, pa, lda, to, ldc, scratch);
+              continue;
+            }
+          }
+          if constexpr (!HasGemm<I, F, W>) {
+            multiply<I, F, axis>(w[t], m, o, vectors, s0, length, next, pa, lda, to, ldc, scratch);
+          }
         }
       }
     }
@@ -242,10 +234,9 @@ double peak_round(int rounds, Scratch& scratch) {
   constexpr int kDepth = 128;
   auto* const a = reinterpret_cast<typename I::A*>(scratch.a);
   auto* const panel = reinterpret_cast<typename I::Panel*>(scratch.panel);
-  typename TilesOf<I>::Type multiply_panel;
   for (int i = 0; i < rounds; ++i) {
-    multiply_panel(I::kRows, I::kVectors, a, a_stride<I>(kDepth), panel, kDepth, scratch.c[0],
-                   I::kVectors * kLanes, {nullptr, 0, 0, 0});
+    tiles<I>(I::kRows, I::kVectors, a, a_stride<I>(kDepth), panel, kDepth, scratch.c[0],
+             I::kVectors * kLanes, {nullptr, 0, 0, 0});
   }
   return 2.0 * rounds * I::kRows * I::kVectors * kLanes * kDepth;
 }

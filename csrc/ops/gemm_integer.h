@@ -36,36 +36,29 @@ void direct_integer(const Packed& w, int m, int o, int vectors, int s, int depth
   }
 }
 
-// All rows of A over one panel, columns of its block from `column` on. A vocabulary whose products
-// are not those of registers has a type of its own, T::Tiles, for the length of a call.
+// All rows of A over one panel, columns of its block from `column` on.
 template <class T>
-struct IntegerTiles {
-  void operator()(int m, int vectors, const IntegerRows<T>& a, int column,
-                  const typename T::Panel* panel, int depth, const float* w_scale, float* c,
-                  int ldc, Ahead ahead) {
-    const int count = div_up(m, T::kRows);
-    const int first = column / a.granule * m;
-    for (int t = 0; t < count; ++t) {
-      ahead.fetch(t, count);
-      const TileOfRows tile = tile_of_rows(m, count, t);
-      const std::int64_t i = tile.first;
-      integer_tile_rows<T>(tile.rows, vectors,
-                           {a.codes + i * a.lda + column, a.lda, a.scale + first + i,
-                            a.start + first + i, m, a.granule},
-                           panel, depth, w_scale, c + i * ldc, ldc);
-    }
+void integer_tiles(int m, int vectors, const IntegerRows<T>& a, int column,
+                   const typename T::Panel* panel, int depth, const float* w_scale, float* c,
+                   int ldc, Ahead ahead) {
+  const int count = div_up(m, T::kRows);
+  const int first = column / a.granule * m;
+  for (int t = 0; t < count; ++t) {
+    ahead.fetch(t, count);
+    const TileOfRows tile = tile_of_rows(m, count, t);
+    const std::int64_t i = tile.first;
+    integer_tile_rows<T>(tile.rows, vectors,
+                         {a.codes + i * a.lda + column, a.lda, a.scale + first + i,
+                          a.start + first + i, m, a.granule},
+                         panel, depth, w_scale, c + i * ldc, ldc);
   }
-};
-template <class T>
-  requires requires { typename T::Tiles; }
-struct IntegerTiles<T> : T::Tiles {};
+}
 
 // Outputs [o, o + 16 * vectors), sums [s, s + depth): columns of A's block from `column` on. What
 // to fetch meanwhile, as large a panel, begins at `next`.
 template <class T, class F, Axis axis>
 void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int depth, Corner next,
-                      const IntegerRows<T>& a, int column, float* c, int ldc, Scratch& scratch,
-                      IntegerTiles<T>& multiply_panel) {
+                      const IntegerRows<T>& a, int column, float* c, int ldc, Scratch& scratch) {
   using I = typename T::Vector;
   const std::int64_t group = F::Block::group_bytes(w.k);
   const int row = axis == Axis::k ? next.output : next.sum;
@@ -103,8 +96,8 @@ void integer_multiply(const Packed& w, int m, int o, int vectors, int s, int dep
   }
   const int rows = axis == Axis::k ? vectors : div_up(depth, kLanes);
   const int columns = axis == Axis::k ? div_up(depth, kLanes) : vectors;
-  multiply_panel(m, vectors, a, column, panel, depth, w_scale, c, ldc,
-                 {ahead, group, rows, columns * F::Block::kSpan});
+  integer_tiles<T>(m, vectors, a, column, panel, depth, w_scale, c, ldc,
+                   {ahead, group, rows, columns * F::Block::kSpan});
 }
 
 // What the products with w sum over, as the format stores it, and the columns of A that share a
@@ -140,11 +133,10 @@ constexpr int kAheadColumns = 256;
 constexpr int kDirectColumns = 128;  // of few rows along n; they may share a scale
 
 template <class I, class F, Axis axis>
-void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int terms, int out0,
-                  int out1, Scratch& scratch) {
+void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int ldc, int terms,
+                  int out0, int out1, Scratch& scratch) {
   using T = typename IntegerOf<I, F, axis>::Type;
   const int sum = padded_sum<axis>(w[0]);
-  const int ldc = round_up(out1 - out0, kLanes);
   // Along k a long run keeps the weights' lines in address order; along n one panel does. Scales
   // and starts take three quarters of the codes' bytes at most (granules of 32) and lie behind
   // them.
@@ -163,7 +155,6 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
   const int width = round_up(out1 - out0, kLanes);
   const int ahead = few ? min(width, kAheadColumns) : step * kLanes;
 
-  IntegerTiles<T> multiply_panel;
   const IntegerRows<T> block(scratch.a, m, depth, granule_of<F, axis>(w[0], a.granule));
   for (int s0 = 0; s0 < sum; s0 += depth) {
     const int length = min(depth, sum - s0);
@@ -177,12 +168,34 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int te
           if (next.output >= out1) next = {max(out0, next.output - width), s0 + depth};
           integer_multiply<T, F, axis>(w[t], m, o, vectors, s0 + column,
                                        min(panel, length - column), next, block, column,
-                                       c[t] + (o - out0), ldc, scratch, multiply_panel);
+                                       c[t] + (o - out0), ldc, scratch);
         }
       }
     }
   }
   scratch.ran = I::kName;
+}
+
+// Up to how many rows are rounded: an instruction set with a loop nest of its own multiplies more
+// as they lie.
+template <class I, class F>
+constexpr int rounded_rows() {
+  if constexpr (HasGemm<I, F, Packed>) {
+    return I::kRoundedRows;
+  } else {
+    return kMaxRows;
+  }
+}
+
+template <class I, class F, Axis axis>
+void gemm_codes(const Rows& a, int m, const Packed* w, float* const* c, int ldc, int terms,
+                int out0, int out1, Scratch& scratch) {
+  if constexpr (HasGemm<I, F, Packed>) {
+    if (m > rounded_rows<I, F>()) {
+      return I::template gemm<F, axis>(a, m, w, c, ldc, terms, out0, out1, scratch);
+    }
+  }
+  gemm_integer<I, F, axis>(a, m, w, c, ldc, terms, out0, out1, scratch);
 }
 
 // The compute roof of integer products: the full tile over operands that stay in L1, one granule
@@ -194,10 +207,9 @@ double integer_peak_round(int rounds, Scratch& scratch) {
       kBytes / (T::kVectors * kLanes * static_cast<int>(sizeof(typename T::Panel)));
   const auto* const panel = reinterpret_cast<const typename T::Panel*>(scratch.panel);
   const IntegerRows<T> block(scratch.a, T::kRows, kDepth, kDepth);
-  IntegerTiles<T> multiply_panel;
   for (int i = 0; i < rounds; ++i) {
-    multiply_panel(T::kRows, T::kVectors, block, 0, panel, kDepth, nullptr, scratch.c[0],
-                   T::kVectors * kLanes, {nullptr, 0, 0, 0});
+    integer_tiles<T>(T::kRows, T::kVectors, block, 0, panel, kDepth, nullptr, scratch.c[0],
+                     T::kVectors * kLanes, {nullptr, 0, 0, 0});
   }
   return 2.0 * rounds * T::kRows * T::kVectors * kLanes * kDepth;
 }

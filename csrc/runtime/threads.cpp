@@ -17,7 +17,7 @@ namespace {
 constexpr std::size_t kABytes = std::size_t{kMaxRows} * (256 + 64) * 4;
 constexpr std::size_t kPanelBytes = std::size_t{64} * 1024;
 constexpr std::size_t kBlocksBytes = std::size_t{32} * 1024;
-constexpr std::size_t kCBytes = std::size_t{kMaxRows} * kMaxCols * 4;
+constexpr std::size_t kCBytes = std::size_t{kMaxRows} * c_stride(kMaxCols) * 4;
 
 // How long an idle worker looks for the next phase of a call before it sleeps: phases follow each
 // other within a few microseconds, and waking from sleep costs about 50.
