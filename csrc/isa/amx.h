@@ -37,6 +37,11 @@ struct PanelAt {
 struct Amx : Avx512Bf16 {
   static constexpr const char* kName = "amx";
   static constexpr int kVectors = 2;
+  // Up to two rows go straight over the blocks. Four read weights of DeepSeek-V3's widths from
+  // memory at 24 to 25 GB/s along k and 27 to 31 along n by way of panels, at 22 and 25 to 27
+  // without; six at 25 and 31 instead of 21 and 23: 16-bit products of AVX-512 start every other
+  // cycle, and one of the unit takes as many as A has rows.
+  static constexpr int kDirectRows = 2;
   static constexpr int kDepth = 256;  // columns of A at a time, and of a panel: 16 KiB, L1 being 48
   static constexpr int kFewRows = 64;  // for which a panel has half of them, and A stays in L1
   // Rows of activations that are rounded where weights are integer codes: with DeepSeek-V2-Lite's
