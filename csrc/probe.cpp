@@ -14,7 +14,7 @@
 namespace kt {
 namespace {
 
-constexpr std::size_t kOperandBytes = 64 * 1024;  // as much as a panel
+constexpr std::size_t kOperandBytes = 65536;  // as much as a panel
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

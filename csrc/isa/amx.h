@@ -69,9 +69,11 @@ struct Amx : Avx512Bf16 {
       return min(kVectors, div_up(out1 - p.output, kLanes));
     };
     const auto behind = [&](PanelAt p) {
-      if ((p.sum += most) < min(depth, sum - p.s0)) return p;
+      p.sum += most;
+      if (p.sum < min(depth, sum - p.s0)) return p;
       p.sum = 0;
-      if ((p.output += kWidth) < out1) return p;
+      p.output += kWidth;
+      if (p.output < out1) return p;
       p.output = out0;
       if (++p.term < terms) return p;
       p.term = 0;

@@ -65,8 +65,8 @@ struct BlockUnpacker<F, axis> {
     if constexpr (axis == Axis::k) {
       __m512i p[4];
       Avx512Vector::transpose(v, p);  // dword r of p[j]: columns 4 j to 4 j + 3 of row r
-      KT_UNROLL for (int j = 0; j < 4; ++j) {
-        KT_UNROLL for (int h = 0; h < 2; ++h, to += 2 * kLanes) store_pairs(p[j], h, 0, 1, to);
+      KT_UNROLL for (const __m512i& columns : p) {
+        KT_UNROLL for (int h = 0; h < 2; ++h, to += 2 * kLanes) store_pairs(columns, h, 0, 1, to);
       }
     } else {
       KT_UNROLL for (int j = 0; j < 4; ++j) {  // lane l: row 4 l + j
@@ -98,7 +98,7 @@ struct BlockUnpacker<F, axis> {
     const __m512 b = value(pairs_of(codes, h, 1), high);
     _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a)));
   }
-  __m512 value(__m512 codes, int which) const {
+  [[nodiscard]] __m512 value(__m512 codes, int which) const {
     return _mm512_fmadd_ps(codes, _mm512_load_ps(factor_[which]), _mm512_load_ps(offset_[which]));
   }
 
