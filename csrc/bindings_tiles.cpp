@@ -94,7 +94,7 @@ __attribute__((target("amx-tile,amx-bf16,amx-int8"))) void run_on_cpu(
   const std::int64_t t = step.x[0];
   std::uint8_t* const at = memory.data() + step.x[1];
   const std::int64_t stride = step.x[2];
-  __asm__ volatile("" : : "r"(memory.data()) : "memory");  // see amx.h
+  __asm__ volatile("" : : "r"(memory.data()) : "memory");  // see amx_tiles.h
   if (step.name == "ldtilecfg") _tile_loadconfig(memory.data());
   if (step.name == "tilerelease") _tile_release();
   if (step.name == "tilezero") {

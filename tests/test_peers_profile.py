@@ -33,6 +33,13 @@ GEMM = "void kt::(anonymous namespace)::gemm<kt::Avx2, kt::{}, (kt::Axis)0, kt::
         (GEMM.format("Unpacked", "RowMajor"), "LoRA", "LoRA"),
         (GEMM.format("BF16", "Packed"), "panels", "panels"),
         ("void kt::gemm_integer<kt::Avx2, kt::INT8, (kt::Axis)1>(int)", "panels", ""),
+        ("void kt::Amx::gemm<kt::INT4, (kt::Axis)0, kt::Packed>(int)", "products", ""),
+        ("void kt::Amx::gemm<kt::Unpacked, (kt::Axis)0, kt::RowMajor>(int)", "LoRA", ""),
+        (
+            "void kt::tile_blocks<kt::DotBf16, 2, kt::Unpacking<kt::Unpacked, (kt::Axis)0> >(int)",
+            "LoRA",
+            "",
+        ),
         ("void kt::outer<kt::Avx2>(int)", "LoRA", "LoRA"),
         ("void kt::round_rows<kt::Avx2, kt::INT8, (kt::Axis)1>(int)", "rounding", ""),
         ("void kt::swiglu_backward<kt::Avx2>(float const*)", "elements", "elements"),

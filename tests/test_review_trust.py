@@ -1,7 +1,6 @@
 """The script that measures how far a review can be trusted: its plants, its count, its table."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -42,6 +41,17 @@ def test_every_plant_measures_rows_and_expects_some_of_them(name):
         assert any(re.search(expected.rows, row) for row in shown)
 
 
+def test_plants_are_not_reviewed_on_amx(tmp_path, monkeypatch):
+    monkeypatch.delenv("KT_KERNEL_ISA", raising=False)
+    cpu = tmp_path / "cpuinfo"
+    cpu.write_text("flags : avx2 avx512_vnni\n")
+    assert "KT_KERNEL_ISA" not in plants.environment(cpu)
+    cpu.write_text("flags : avx512_vnni amx_bf16 amx_tile\n")
+    assert plants.environment(cpu)["KT_KERNEL_ISA"] == "avx512"
+    monkeypatch.setenv("KT_KERNEL_ISA", "avx2")  # as somebody wants it
+    assert plants.environment(cpu)["KT_KERNEL_ISA"] == "avx2"
+
+
 def test_the_planted_error_is_one_of_a_tenth(tree):
     """Of the tree's package, as a review would measure it: a plant that raises plants nothing."""
     script = """if True:
@@ -53,7 +63,10 @@ def test_the_planted_error_is_one_of_a_tenth(tree):
     def errors():
         command = [sys.executable, "-P", "-c", script]
         done = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": str(tree)}, capture_output=True, text=True
+            command,
+            env={**plants.environment(), "PYTHONPATH": str(tree)},
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         return [float(word) for word in done.stdout.split()]

@@ -22,7 +22,7 @@ from tools.verdict import UNDECIDED, WORSE
 
 from . import trust_table
 from .builds import ROOT, git
-from .plants import PLANTS, Expected, Plant
+from .plants import PLANTS, Expected, Plant, environment
 
 FOLDER = ROOT / "build" / "trust"
 RUNS = FOLDER / "runs.jsonl"
@@ -74,7 +74,9 @@ def run(plant: Plant, commit: str) -> dict:
         report.unlink(missing_ok=True)
         command = [sys.executable, "-m", "tools.review", base]
         command += ["--only", plant.only] if plant.only else []
-        done = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=clone, env=environment(), capture_output=True, text=True, check=False
+        )
         found = states(report.read_text(encoding="utf-8")) if report.exists() else {}
         codes.append(done.returncode)
         rights.append(right(expected, done.returncode, found))
