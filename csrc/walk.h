@@ -76,8 +76,8 @@ class Walk {
   }
   // The source's rows for the products of these blocks of each part: rounded, where the kernels
   // want them so, once for all tasks of the next phase (a task has some columns of the result only,
-  // and would round all that it multiplies). `rows`: the source's, as blocks. weights(part,
-  // expert): what they are to be multiplied with.
+  // and would round all that it multiplies). `rows_of_source`: all of them, as blocks.
+  // weights(part, expert): what they are to be multiplied with.
   template <class Weights>
   Operand rounded(Axis axis, const PartRows& source, int parts, std::span<const Block> blocks,
                   std::span<const Block> rows_of_source, Weights weights, std::byte* out) {

@@ -116,7 +116,7 @@ struct Amx : Avx512Bf16 {
         if (then.s0 < sum) job.ahead(w[then.term], then.output, then.s0 + then.sum);
       }
       job.spread(steps_of(x));
-      unit.configure(x.rows, kTileBytes);
+      unit.configure(x.rows);
       const act_t* const panel = panels + parity * kDepth * kWidth;
       stored(panel);
       multiply(x, pa + std::int64_t{now.sum} * m, panel, c[now.term] + (now.output - out0), job);
@@ -139,7 +139,7 @@ struct Amx : Avx512Bf16 {
       void step() {}
     } nothing;
     TileUnit unit;
-    unit.configure(kTileRows, kTileBytes);
+    unit.configure(kTileRows);
     stored(scratch.panel);
     for (int i = 0; i < rounds; ++i) {
       multiply(x, reinterpret_cast<act_t*>(scratch.a), reinterpret_cast<act_t*>(scratch.panel),
@@ -156,9 +156,9 @@ struct Amx : Avx512Bf16 {
     const auto* const b = reinterpret_cast<const std::byte*>(panel);
     auto* const to = reinterpret_cast<std::byte*>(c);
     if (x.vectors == 2) {
-      tile_blocks<DotBf16, 2>(x, from, b, to, between);
+      tile_blocks<2>(x, from, b, to, between);
     } else {
-      tile_blocks<DotBf16, 1>(x, from, b, to, between);
+      tile_blocks<1>(x, from, b, to, between);
     }
   }
 };

@@ -9,6 +9,11 @@
 namespace kt {
 namespace {
 
+constexpr int kTileRows = 16;     // at most
+constexpr int kTileBytes = 64;    // of a row
+constexpr int kStepColumns = 32;  // of bf16 in them
+constexpr int kTileSize = kTileRows * kTileBytes;
+
 // Orders what was stored before the next tile instruction. g++ 12's macros for tile loads name no
 // memory, and its _tile_loadconfig only 8 of the 64 bytes: stores to the others may come later or
 // not at all.
@@ -28,16 +33,14 @@ class TileUnit {
     if (rows_ != 0) _tile_release();
   }
 
-  // Tiles of `rows` rows of A and C, of which A's have `bytes` bytes. A configuration takes as long
-  // as a dozen products.
-  void configure(int rows, int bytes) {
-    if (rows == rows_ && bytes == bytes_) return;
+  // Tiles of `rows` rows of A and C. A configuration takes as long as a dozen products.
+  void configure(int rows) {
+    if (rows == rows_) return;
     rows_ = rows;
-    bytes_ = bytes;
     Configuration config;
     for (int t = 0; t < 8; ++t) {
-      config.bytes[t] = static_cast<std::uint16_t>(t == 4 || t == 5 ? bytes : 64);
-      config.rows[t] = static_cast<std::uint8_t>(t >= 6 ? bytes / 4 : rows);
+      config.bytes[t] = kTileBytes;
+      config.rows[t] = static_cast<std::uint8_t>(t >= 6 ? kTileRows : rows);
     }
     stored(&config);
     _tile_loadconfig(&config);
@@ -54,13 +57,7 @@ class TileUnit {
   static_assert(sizeof(Configuration) == 64);
 
   int rows_ = 0;
-  int bytes_ = 0;
 };
-
-constexpr int kTileRows = 16;     // at most
-constexpr int kTileBytes = 64;    // of a row
-constexpr int kStepColumns = 32;  // of bf16 in them
-constexpr int kTileSize = kTileRows * kTileBytes;
 
 // Of one panel's products, in tiles.
 struct TileShape {
@@ -91,20 +88,10 @@ void store_tile(std::byte* to, std::int64_t stride) {
   if constexpr (tile == 2) _tile_stored(2, to, stride);
   if constexpr (tile == 3) _tile_stored(3, to, stride);
 }
-struct DotBf16 {
-  template <int c, int a, int b>
-  static void add() {
-    if constexpr (c == 0) _tile_dpbf16ps(0, 4, 6);
-    if constexpr (c == 1 && b == 7) _tile_dpbf16ps(1, 4, 7);
-    if constexpr (c == 1 && b == 6) _tile_dpbf16ps(1, 4, 6);
-    if constexpr (c == 2) _tile_dpbf16ps(2, 5, 6);
-    if constexpr (c == 3) _tile_dpbf16ps(3, 5, 7);
-  }
-};
 
 // C += A B for `down` x `across` tiles of C: 2 x 2 or less, or 3 x 1. `between` gets a share of
 // other work to do after each step.
-template <class Dot, int down, int across, class Between>
+template <int down, int across, class Between>
 void tile_block(const TileShape& x, const std::byte* a, const std::byte* b, std::byte* c,
                 Between& between) {
   const std::int64_t below = x.rows * x.ldc;
@@ -119,19 +106,19 @@ void tile_block(const TileShape& x, const std::byte* a, const std::byte* b, std:
   for (int k = 0; k < x.steps; ++k, a += x.a_step, b += kTileSize) {
     load_tile<4>(a, kTileBytes);
     load_tile<6>(b, kTileBytes);
-    Dot::template add<0, 4, 6>();
+    _tile_dpbf16ps(0, 4, 6);
     if constexpr (across == 2) {
       load_tile<7>(b + beside, kTileBytes);
-      Dot::template add<1, 4, 7>();
+      _tile_dpbf16ps(1, 4, 7);
     }
     if constexpr (down >= 2) {
       load_tile<5>(a + a_below, kTileBytes);
-      Dot::template add<2, 5, 6>();
-      if constexpr (across == 2) Dot::template add<3, 5, 7>();
+      _tile_dpbf16ps(2, 5, 6);
+      if constexpr (across == 2) _tile_dpbf16ps(3, 5, 7);
     }
     if constexpr (down == 3) {
       load_tile<4>(a + 2 * a_below, kTileBytes);
-      Dot::template add<1, 4, 6>();
+      _tile_dpbf16ps(1, 4, 6);
     }
     between.step();
   }
@@ -148,23 +135,22 @@ inline int steps_of(const TileShape& x) {
 }
 
 // All tiles of C over one panel: two by two, three at the end where their number is odd.
-template <class Dot, int across, class Between>
+template <int across, class Between>
 void tile_blocks(const TileShape& x, const std::byte* a, const std::byte* b, std::byte* c,
                  Between& between) {
   const std::int64_t below = x.rows * x.ldc;
   const std::int64_t a_below = std::int64_t{kTileBytes} * x.rows;
   int t = 0;
   for (; x.count - t == 2 || x.count - t > 3; t += 2) {
-    tile_block<Dot, 2, across>(x, a + t * a_below, b, c + t * below, between);
+    tile_block<2, across>(x, a + t * a_below, b, c + t * below, between);
   }
   const std::int64_t beside = std::int64_t{kTileSize} * x.steps;
   if (x.count - t == 3) {
     for (int v = 0; v < across; ++v) {
-      tile_block<Dot, 3, 1>(x, a + t * a_below, b + v * beside, c + t * below + v * kTileBytes,
-                            between);
+      tile_block<3, 1>(x, a + t * a_below, b + v * beside, c + t * below + v * kTileBytes, between);
     }
   } else if (x.count - t == 1) {
-    tile_block<Dot, 1, across>(x, a + t * a_below, b, c + t * below, between);
+    tile_block<1, across>(x, a + t * a_below, b, c + t * below, between);
   }
 }
 

@@ -34,10 +34,10 @@ typename I::F sigmoid(typename I::F x) {
 template <class I>
 void swiglu(const float* g, const float* u, int ldc, int m, int n, act_t* gate, act_t* up, act_t* h,
             std::int64_t stride) {
-  for (int i = 0; i < m; ++i) {
+  for (int i = 0; i < m; ++i, g += ldc, u += ldc) {
     for (int j = 0; j < n; j += I::kWidth) {
-      const auto x = I::load(g + static_cast<std::int64_t>(i) * ldc + j);
-      const auto y = I::load(u + static_cast<std::int64_t>(i) * ldc + j);
+      const auto x = I::load(g + j);
+      const auto y = I::load(u + j);
       const std::int64_t at = i * stride + j;
       if (gate != nullptr) {
         I::store(gate + at, x);
