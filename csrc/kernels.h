@@ -17,11 +17,11 @@ constexpr int kMaxCols = 256;
 constexpr int kActivationCols = 128;
 
 // One worker's buffers, allocated once; runtime/threads.cpp has their sizes.
-// Elements from row to row of products: whole vectors, and one more where rows of a power-of-two
-// length would fall into the same sets of L1 (with 256 columns 48 rows take a tenth longer).
+// Elements from row to row of products: whole vectors, and one more where a column of rows would
+// fall into four of L1's 64 sets (with 256 columns 48 rows take a tenth longer).
 constexpr int c_stride(int cols) {
   const int whole = round_up(cols, kLanes);
-  return whole % (4 * kLanes) == 0 ? whole + kLanes : whole;
+  return whole % 256 == 0 ? whole + kLanes : whole;
 }
 
 struct Scratch {

@@ -23,38 +23,45 @@ struct BF16 {
            static_cast<std::size_t>(round_up(shape.k, kLanes));
   }
 
+  // Up to eight columns of a row, from k on, as the row of a block; zeros behind them.
+  template <class I>
+  static void pack_row(DType dtype, const std::byte* row, int k, int count, std::byte* to) {
+    act_t rounded[kBlock] = {};
+    const auto size = static_cast<std::size_t>(count);
+    if (dtype == DType::bfloat16) {
+      __builtin_memcpy(rounded, row + std::int64_t{2} * k, 2 * size);
+    } else {
+      alignas(64) float values[kLanes] = {};
+      __builtin_memcpy(values, row + std::int64_t{4} * k, 4 * size);
+      act_t all[kLanes];
+      for (int j = 0; j < kLanes; j += I::kWidth) I::store(all + j, I::load(values + j));
+      __builtin_memcpy(rounded, all, 16);
+    }
+    __builtin_memcpy(to, rounded, 16);
+  }
+
   // Rows [n0, n0 + 16) and columns [k0, k0 + count) of a matrix n x k as consecutive blocks; count
   // is a multiple of 8, and what lies past the matrix is zero.
   template <class I>
   static void pack_group(const Rows& source, int n0, int n, int k0, int k, int count,
                          std::byte* out) {
+    const int blocks = count / kBlock;
+    const int whole = source.dtype == DType::bfloat16 ? min(blocks, max(0, k - k0) / kBlock) : 0;
     for (int r = 0; r < kLanes; ++r) {
-      std::byte* to = out + block_row(r);
-      if (n0 + r >= n) {
-        for (int b = 0; b < count; b += kBlock, to += kBlockBytes) __builtin_memset(to, 0, 16);
-        continue;
-      }
-      const std::byte* const row = source.row(n0 + r);
-      for (int b = 0; b < count; b += kBlock, to += kBlockBytes) {
-        const int left = max(0, min(kBlock, k - (k0 + b)));
-        if (source.dtype == DType::bfloat16) {
-          const std::byte* const from = row + std::int64_t{2} * (k0 + b);
-          if (left == kBlock) {
-            __builtin_memcpy(to, from, 16);
-          } else {
-            act_t values[kBlock] = {};
-            __builtin_memcpy(values, from, 2 * static_cast<std::size_t>(left));
-            __builtin_memcpy(to, values, 16);
-          }
-        } else {
-          alignas(64) float values[kLanes] = {};
-          __builtin_memcpy(values, row + std::int64_t{4} * (k0 + b),
-                           4 * static_cast<std::size_t>(left));
-          act_t rounded[kLanes];
-          for (int j = 0; j < kLanes; j += I::kWidth) I::store(rounded + j, I::load(values + j));
-          __builtin_memcpy(to, rounded, 16);
+      std::byte* const to = out + block_row(r);
+      int b = 0;
+      if (n0 + r < n) {
+        const std::byte* const row = source.row(n0 + r);
+        for (; b < whole; ++b) {
+          __builtin_memcpy(to + b * kBlockBytes, row + std::int64_t{2} * (k0 + b * kBlock), 16);
+        }
+        for (; b < blocks; ++b) {
+          const int left = k - (k0 + b * kBlock);
+          if (left <= 0) break;
+          pack_row<I>(source.dtype, row, k0 + b * kBlock, min(kBlock, left), to + b * kBlockBytes);
         }
       }
+      for (; b < blocks; ++b) __builtin_memset(to + b * kBlockBytes, 0, 16);
     }
   }
 
