@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 from torch.nn.functional import silu
 
-from . import timing
+from . import timing, units
 from .case import Case, finite, native
 from .presets import FORMATS, PARAM_NAMES, SFT_PARAMS, Format, Preset
 
@@ -36,9 +36,9 @@ def weight_bytes(shape: Preset, passes: str, bytes_per_weight: float) -> float:
 
 
 # Other work on the machine only makes its limits look lower: the best of some counts.
-def peak(held: Format, threads: int, milliseconds: int = 50, best_of: int = 3) -> float:
-    """Operations per second of the format's products, on operands in L1."""
-    return max(native().peak("", held.name, threads, milliseconds) for _ in range(best_of))
+def peak(products: str, threads: int, milliseconds: int = 50, best_of: int = 3) -> float:
+    """Operations per second of such products, "bf16" say, in registers."""
+    return max(units.peak(products, threads, milliseconds) for _ in range(best_of))
 
 
 def bandwidth(threads: int, mebibytes: int = 256, best_of: int = 3) -> float:
@@ -114,7 +114,7 @@ class Roofline:
 
     params = (*SFT_PARAMS, PASSES)
     param_names = (*PARAM_NAMES, "passes")
-    version = "4"
+    version = "5"
 
     def setup(self, method, preset, passes):
         self.case = Case(method, preset).load()
@@ -132,7 +132,7 @@ class Roofline:
         # weights come from memory: what is read for its bandwidth took their place in the caches.
         end = perf_counter() + SECONDS
         while len(ratios) < LEAST_TURNS or (len(ratios) < TURNS and perf_counter() < end):
-            limits = peak(held, threads, 5, best_of=1), bandwidth(threads, 128, best_of=1)
+            limits = peak(held.products, threads, 5, best_of=1), bandwidth(threads, 128, best_of=1)
             seconds = timing.clock(ours)
             ratios.append(seconds / roof_seconds(self.case.shape, passes, held, *limits))
         return finite(timing.middle_mean(ratios), "time over the roofline")

@@ -6,12 +6,12 @@
 #include <filesystem>
 #include <optional>
 
+#include "bandwidth.h"
 #include "bindings_ops.h"
 #include "bindings_tiles.h"
 #include "cpu_features.h"
 #include "dispatch.h"
 #include "layer.h"
-#include "probe.h"
 #include "runtime/openmp.h"
 #include "weights.h"
 
@@ -99,8 +99,6 @@ PYBIND11_MODULE(kt_kernel_ext, m) {
   m.def("cpu_count", &cpu_count);
   m.def("numa_nodes", &numa_nodes);
   m.def("share_openmp_threads", &openmp::join);
-  m.def("peak", &peak, py::arg("isa") = "", py::arg("format") = "bf16", py::arg("threads") = 1,
-        py::arg("milliseconds") = 50, Release());
   m.def("read_bandwidth", &read_bandwidth, py::arg("threads") = 1, py::arg("mebibytes") = 512,
         Release());
 

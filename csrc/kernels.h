@@ -100,9 +100,6 @@ struct Kernels {
   void (*to_act)(const std::byte* in, DType dtype, std::int64_t n, act_t* out);
   void (*sum_parts)(const float* in, int parts, std::int64_t part_stride, std::int64_t n,
                     DType dtype, std::byte* out);
-
-  // flop of `rounds` passes of the full-size tile over operands that stay in L1.
-  double (*peak_round)(int rounds, Scratch& scratch);
 };
 
 }  // namespace kt

@@ -26,9 +26,6 @@ def quantize(
 def dequantize(
     format: str, codes: Tensor, scales: Tensor, weights: Tensor, threads: int = 0
 ) -> None: ...
-def peak(
-    isa: str = "", format: str = "bf16", threads: int = 1, milliseconds: int = 50
-) -> float: ...
 def read_bandwidth(threads: int = 1, mebibytes: int = 512) -> float: ...
 
 _ops: ModuleType

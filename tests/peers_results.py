@@ -6,9 +6,7 @@ from benchmarks.roofline import PASSES
 LIMITS = {
     "bf16": 4e11,
     "int8": 16e11,
-    "int4": 15e11,
-    "int4_kgroup": 16e11,
-    "f32": 3.9e11,
+    "float32": 3.9e11,
     "bandwidth": 2e10,
 }
 MACHINE = {

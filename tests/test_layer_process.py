@@ -207,18 +207,18 @@ from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("kt_kernel_ext", sys.argv[1])
 ext = module_from_spec(spec)
 spec.loader.exec_module(ext)
-ext.peak(threads=1, milliseconds=1)
+ext.read_bandwidth(threads=1, mebibytes=1)
 with open("/proc/self/statm") as file:
     size = int(file.read().split()[0]) * resource.getpagesize()
 before = resource.getrlimit(resource.RLIMIT_AS)
 # Room for every worker's buffers, 1 MB, but not for all stacks, 2 MB or more each.
 resource.setrlimit(resource.RLIMIT_AS, (size + (8 << 20), before[1]))
 try:
-    ext.peak(threads=8, milliseconds=1)
+    ext.read_bandwidth(threads=8, mebibytes=1)
 except RuntimeError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_AS, before)
-print(ext.peak(threads=8, milliseconds=1) > 0)
+print(ext.read_bandwidth(threads=8, mebibytes=1) > 0)
 """
 
 

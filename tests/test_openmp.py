@@ -133,6 +133,6 @@ spec = spec_from_file_location("kt_kernel_ext", sys.argv[1])
 ext = module_from_spec(spec)
 spec.loader.exec_module(ext)
 assert ext.share_openmp_threads() is False
-assert ext.peak(threads=2, milliseconds=1) > 0
+assert ext.read_bandwidth(threads=2, mebibytes=1) > 0
 """
     subprocess.run([sys.executable, "-c", code, ext.__file__], check=True, timeout=60)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fake_clock import FakeClock
 
-from benchmarks import inputs, presets
+from benchmarks import inputs, presets, units
 from benchmarks.case import Case, native
 from benchmarks.roofline import PASSES
 from kt_kernel import checks
@@ -36,7 +36,7 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(turns, "WARM_UP", 0)
     monkeypatch.setattr(turns, "sleep", lambda seconds: None)
     monkeypatch.setattr(cells, "BANDWIDTH_MEBIBYTES", 8)
-    monkeypatch.setattr(cells, "peak", lambda held, n: native().peak("", held.name, n, 1))
+    monkeypatch.setattr(cells, "peak", lambda products, n: units.peak(products, n, 1))
 
 
 def run(folder, *arguments):

@@ -126,28 +126,6 @@ struct Amx : Avx512Bf16 {
     scratch.ran = kName;
   }
 
-  // The compute roof, whatever the format.
-  static double peak_round(int rounds, Scratch& scratch) {
-    constexpr int kCount = 2;
-    const TileShape x{kTileRows,
-                      kCount,
-                      kVectors,
-                      kDepth / kStepColumns,
-                      std::int64_t{kTileBytes} * kTileRows * kCount,
-                      std::int64_t{4} * kVectors * kLanes};
-    struct {
-      void step() {}
-    } nothing;
-    TileUnit unit;
-    unit.configure(kTileRows);
-    stored(scratch.panel);
-    for (int i = 0; i < rounds; ++i) {
-      multiply(x, reinterpret_cast<act_t*>(scratch.a), reinterpret_cast<act_t*>(scratch.panel),
-               scratch.c[0], nothing);
-    }
-    return 2.0 * rounds * kTileRows * kCount * kVectors * kLanes * kDepth;
-  }
-
  private:
   template <class Between>
   static void multiply(const TileShape& x, const act_t* a, const act_t* panel, float* c,

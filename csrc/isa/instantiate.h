@@ -25,15 +25,12 @@ constexpr Kernels make_kernels() {
     table.rounded_rows = rounded_rows<I, F>();
     table.gemm[static_cast<int>(k)] = gemm_codes<I, F, k>;
     table.gemm[static_cast<int>(n)] = gemm_codes<I, F, n>;
-    table.peak_round = integer_peak_round<typename IntegerOf<I, F, k>::Type>;
   } else {
     table.gemm[static_cast<int>(Axis::k)] = gemm<I, F, Axis::k, Packed>;
     table.gemm[static_cast<int>(Axis::n)] = gemm<I, F, Axis::n, Packed>;
-    table.peak_round = peak_round<I>;
   }
   table.gemm_rows[static_cast<int>(Axis::k)] = gemm<I, Unpacked, Axis::k, RowMajor>;
   table.gemm_rows[static_cast<int>(Axis::n)] = gemm<I, Unpacked, Axis::n, RowMajor>;
-  if constexpr (requires { &I::peak_round; }) table.peak_round = I::peak_round;
   table.outer = outer<I>;
   table.swiglu = swiglu<I>;
   table.swiglu_backward = swiglu_backward<I>;

@@ -228,18 +228,5 @@ void gemm(const Rows& a, int m, const W* w, float* const* c, int ldc, int terms,
   scratch.ran = I::kName;
 }
 
-// The compute roof: the full tile over operands that stay in L1.
-template <class I>
-double peak_round(int rounds, Scratch& scratch) {
-  constexpr int kDepth = 128;
-  auto* const a = reinterpret_cast<typename I::A*>(scratch.a);
-  auto* const panel = reinterpret_cast<typename I::Panel*>(scratch.panel);
-  for (int i = 0; i < rounds; ++i) {
-    tiles<I>(I::kRows, I::kVectors, a, a_stride<I>(kDepth), panel, kDepth, scratch.c[0],
-             I::kVectors * kLanes, {nullptr, 0, 0, 0});
-  }
-  return 2.0 * rounds * I::kRows * I::kVectors * kLanes * kDepth;
-}
-
 }  // namespace
 }  // namespace kt

@@ -198,21 +198,5 @@ void gemm_codes(const Rows& a, int m, const Packed* w, float* const* c, int ldc,
   gemm_integer<I, F, axis>(a, m, w, c, ldc, terms, out0, out1, scratch);
 }
 
-// The compute roof of integer products: the full tile over operands that stay in L1, one granule
-// so deep that the scaling at its end hardly counts.
-template <class T>
-double integer_peak_round(int rounds, Scratch& scratch) {
-  constexpr int kBytes = 24 * 1024;
-  constexpr int kDepth =
-      kBytes / (T::kVectors * kLanes * static_cast<int>(sizeof(typename T::Panel)));
-  const auto* const panel = reinterpret_cast<const typename T::Panel*>(scratch.panel);
-  const IntegerRows<T> block(scratch.a, T::kRows, kDepth, kDepth);
-  for (int i = 0; i < rounds; ++i) {
-    integer_tiles<T>(T::kRows, T::kVectors, block, 0, panel, kDepth, nullptr, scratch.c[0],
-                     T::kVectors * kLanes, {nullptr, 0, 0, 0});
-  }
-  return 2.0 * rounds * T::kRows * T::kVectors * kLanes * kDepth;
-}
-
 }  // namespace
 }  // namespace kt

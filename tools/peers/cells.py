@@ -7,8 +7,9 @@ from statistics import median
 from benchmarks.case import Case, native
 from benchmarks.inputs import make_lora
 from benchmarks.memory import give_back_free_memory
-from benchmarks.presets import BF16, FORMATS, PRESETS, SFT_METHODS
+from benchmarks.presets import PRESETS, SFT_METHODS
 from benchmarks.roofline import PASSES, bandwidth, peak
+from benchmarks.units import UNITS
 from kt_kernel.methods import METHODS
 from kt_kernel.reference import compute_relative_error
 
@@ -17,20 +18,16 @@ from .pytorch import BASELINES
 from .turns import SLOW, take_turns
 
 SHAPES = ("S1", "S2", "S3")
-FLOAT32_SETS = ("avx512_f32", "avx2", "portable")  # whose products are in float32, best first
 BANDWIDTH_MEBIBYTES = 1024  # several times what the caches of a few cores hold
 
 
 def measure_limits(found: dict[str, float]) -> None:
     """Measure the machine's own limits; `found` keeps the best of all times it was called with.
 
-    Keys: "bandwidth" in bytes per second; the formats' names and "f32" in operations per second.
+    Keys: "bandwidth" in bytes per second; kinds of products in operations per second.
     """
     threads = native().cpu_count()
-    supported = [isa["name"] for isa in native().isas() if isa["supported"]]
-    in_float32 = next(name for name in FLOAT32_SETS if name in supported)
-    new = {FORMATS[method].name: peak(FORMATS[method], threads) for method in SFT_METHODS}
-    new["f32"] = native().peak(in_float32, BF16.name, threads, 50)
+    new = {products: peak(products, threads) for products in UNITS}
     new["bandwidth"] = bandwidth(threads, BANDWIDTH_MEBIBYTES)
     found.update({name: max(value, found.get(name, 0.0)) for name, value in new.items()})
 

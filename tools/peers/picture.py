@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from benchmarks.presets import FORMATS, PRESETS, SFT_METHODS, SWEEP_TOKENS
 from benchmarks.roofline import PASSES, floating_point_operations, weight_bytes
+from benchmarks.units import UNITS
 
 from .sweep import fractions
 
@@ -50,8 +51,7 @@ def _dot(**options) -> Line2D:
 
 def ceilings(limits: dict[str, float]) -> dict[str, float]:
     """Name and height of each limit of the arithmetic; those within 10% of a higher one join it."""
-    integers = max(value for name, value in limits.items() if name.startswith("int"))
-    heights = {"int8": integers, "bf16": limits["bf16"], "float32": limits["f32"]}
+    heights = {products: limits[products] for products in UNITS}
     joined: dict[str, float] = {}
     for name, height in sorted(heights.items(), key=lambda item: -item[1]):
         near = next((other for other, top in joined.items() if height > 0.9 * top), None)

@@ -46,7 +46,7 @@ def fractions(points: list[dict], limits: dict, method: str, passes: str):
         (
             tokens,
             roof_seconds(
-                SWEEP[f"sweep-{tokens}"], passes, held, limits[held.name], limits["bandwidth"]
+                SWEEP[f"sweep-{tokens}"], passes, held, limits[held.products], limits["bandwidth"]
             )
             / seconds,
         )

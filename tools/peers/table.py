@@ -15,7 +15,7 @@ def fraction(cell: dict, limits: dict[str, float]) -> float:
     """The roof's time over the cell's."""
     held = FORMATS[cell["method"]]
     shape = PRESETS[cell["shape"]]
-    limit = limits[held.name], limits["bandwidth"]
+    limit = limits[held.products], limits["bandwidth"]
     return roof_seconds(shape, cell["passes"], held, *limit) / cell["seconds"]
 
 
