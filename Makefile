@@ -11,7 +11,7 @@ bench: ## measure the quick preset on HEAD and the commit before, publish, print
 	@$(VENV_PYTHON) -m tools.bench
 
 history: REVISIONS ?= main
-history: ## measure the commits that have no results yet, newest first, and publish: REVISIONS=v1..main
+history: ## measure the commits that have no results yet, the widest gaps first, and publish: REVISIONS=v1..main
 	@$(call need_python)
 	@$(PYTHON) -m tools.environment bench
 	@$(VENV_PYTHON) -m tools.measure quick $(REVISIONS)

@@ -7,6 +7,8 @@ import time
 import pytest
 from tiny_project import Tiny
 
+from tools import measure
+
 NUMBERS = (1.0, 1.0, 1.1, 1.1, 1.1, 1.5, 1.5, 1.5)
 FIND = ("asv", "find", "main~7..main", "suite.Import.track_number")
 
@@ -56,6 +58,14 @@ def test_new_commits_are_those_since_the_last_that_was_measured(tiny):
     assert code == 0
     assert "Measuring 2 commits on vm." in out
     assert tiny.values() == dict(zip(tiny.hashes, NUMBERS, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("known", "order"),
+    [("", "aiecgbdfh"), ("e", "aicgbdfhe"), ("ai", "ecgbdfhai"), ("abcdefghi", "abcdefghi")],
+)
+def test_a_history_that_is_ended_early_reaches_from_end_to_end(known, order):
+    assert "".join(measure.in_order("abcdefghi", set(known))) == order
 
 
 def test_a_damaged_result_is_kept_aside_and_measured_again(tiny):
