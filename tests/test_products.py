@@ -60,10 +60,10 @@ def test_product_of_any_number_of_rows(isa, axis, layout):
 
 @axes
 @layouts
-@pytest.mark.parametrize("m", [100, 256])
-def test_product_of_many_rows_and_a_long_sum(isa, axis, layout, m):
+@pytest.mark.parametrize(("m", "length"), [(16, 4500), (100, 2100), (256, 2100)])
+def test_product_of_a_sum_so_long_that_a_takes_turns(isa, axis, layout, m, length):
     rng = np.random.default_rng(m)
-    n, k = (33, 2100) if axis == "k" else (2100, 33)  # more of A than its buffer holds
+    n, k = (33, length) if axis == "k" else (length, 33)  # more of A than its buffer holds
     a, weights = operands(rng, axis, m, n, k, integers)
     result = product(isa, layout, axis, bf16_bits(a), weights)
     np.testing.assert_array_equal(result, exact_product(axis, a, weights))

@@ -56,7 +56,11 @@ struct Amx : Avx512Bf16 {
     constexpr int kWidth = kVectors * kLanes;
     const int valid = axis == Axis::k ? w[0].k : w[0].n;
     const int sum = round_up(valid, kLanes);
-    const int depth = min(sum, kDepth);
+    // Along k long runs of one tile's rows, so that the weights are read in their addresses' order:
+    // four rows of DeepSeek-V3's widths take 2 to 5% less time.
+    const int run =
+        axis == Axis::k && m <= kTileRows ? kABudget / (2 * m) / kDepth * kDepth : kDepth;
+    const int depth = min(sum, run);
     const int most = m <= kFewRows ? kDepth / 2 : kDepth;  // of a panel
     const int pieces = a_pieces(a.dtype);
     auto* const pa = reinterpret_cast<act_t*>(scratch.a);
