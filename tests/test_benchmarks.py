@@ -51,6 +51,7 @@ def test_the_suites_of_the_design_exist(suites):
         "Memory.peakmem_forward",
         "Memory.peakmem_training_step",
         "Memory.track_bytes_per_weight",
+        "Growth.track_growth_over_1000_steps",
         "Control.time_product",
         "Import.time_import",
         "Load.time_load_weights",
@@ -224,6 +225,29 @@ print((memory.anonymous_bytes() - before) / (1 << 20))
     per_weight, grown = map(float, done.stdout.split())
     assert 2.0 <= per_weight < 2.1
     assert 49 < grown < 110
+
+
+def test_steps_that_leave_something_behind_are_growth():
+    """Two kilobytes a step are two megabytes more of some hundred."""
+    code = f"""
+from benchmarks import growth
+growth.WARM_UP = 10
+suite = growth.Growth()
+suite.setup({SFT!r}, "tiny")
+print(suite.track_growth_over_1000_steps({SFT!r}, "tiny"))
+kept, right = [], growth.step
+def leaking(case):
+    right(case)
+    kept.append(bytes(range(256)) * 8)
+growth.step = leaking
+print(suite.track_growth_over_1000_steps({SFT!r}, "tiny"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    quiet, leaking = map(float, done.stdout.split())
+    assert abs(quiet - 1) < 0.004
+    assert leaking - quiet > 0.008
 
 
 def test_asv_accepts_the_suites(tmp_path):
