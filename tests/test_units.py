@@ -19,9 +19,9 @@ def test_every_unit_that_this_cpu_has_computes(name):
 
 
 def test_two_threads_do_more_than_one():
-    unit = units.UNITS["float32"][-1]
-    one = max(units.rate(unit, 1, 10) for _ in range(3))
-    assert max(units.rate(unit, 2, 10) for _ in range(3)) > 1.2 * one
+    unit = units.UNITS["float32"][-1]  # the best of many moments: other tests run beside
+    one = max(units.rate(unit, 1, 5) for _ in range(20))
+    assert max(units.rate(unit, 2, 5) for _ in range(20)) > 1.2 * one
 
 
 def test_a_product_of_matrices_stays_below_the_roof_and_comes_near_it():
@@ -35,7 +35,7 @@ def test_a_product_of_matrices_stays_below_the_roof_and_comes_near_it():
     finally:
         torch.set_num_threads(threads)
     reached = 2 * 512 * 512 * 1024 / seconds
-    roof = max(units.peak("float32", 1, 5) for _ in range(5))
+    roof = max(units.peak("float32", 1, 2) for _ in range(20))
     assert 0.2 < reached / roof < 1.1
 
 
