@@ -198,7 +198,6 @@ def make_row(metric, method, preset, suite="RelativeError"):
         (make_row("track_kernel_error", "AMXINT4_SFT", "S1"), 1.2),
         (make_row("track_kernel_error", "AMXINT4_SFT", "quick-memory"), None),
         (make_row("track_output", "AMXBF16", "quick-memory"), 5),
-        (make_row("track_output", "AMXINT4", "S1"), 35),
         (make_row("track_bytes_per_weight", "AMXINT8", "S2", "Memory"), 1.02),
         (make_row("track_bytes_per_weight", "AMXINT8", "quick-memory", "Memory"), None),
         (make_row("track_times_over_torch", "AMXINT8_SFT", "S1", "Roofline"), None),

@@ -38,8 +38,7 @@ def target(row):
     method = module.METHODS.get(row.param("method"))
     if row.metric == "track_bytes_per_weight" and form:
         return MOST_BYTES * form.bytes_per_weight
-    # The targets are those of training: an inference method's output lacks the exact LoRA part.
-    if row.suite != "RelativeError" or method is None or not method.sft:
+    if row.suite != "RelativeError" or method is None:
         return None
     if row.metric == "track_kernel_error":
         return percent(module.TARGET_KERNEL)
