@@ -55,7 +55,7 @@ SWEEP = {
     for tokens in SWEEP_TOKENS
 }
 
-# So small that a thousand steps take a second: what a step leaves behind does not depend on it.
+# So small that a thousand steps take a second.
 GROWTH = {"tiny": Preset(experts=4, hidden=256, intermediate=128, top_k=2, tokens=16)}
 
 GROUP = 128  # weights per scale in the methods that have groups

@@ -27,7 +27,7 @@ const Operands operands = make_operands();
 // Of one round: sums begin at zero, since where they have grown large few of their bits change.
 constexpr int kSteps = 256;
 
-// Rounds per second.
+// Steps per second.
 double rate(void (*round)(), double milliseconds) {
   using Clock = std::chrono::steady_clock;
   round();  // wakes the unit
@@ -39,7 +39,7 @@ double rate(void (*round)(), double milliseconds) {
     rounds += 16;
     elapsed = Clock::now() - start;
   } while (elapsed.count() < 1e-3 * milliseconds);
-  return static_cast<double>(rounds) / elapsed.count();
+  return static_cast<double>(rounds * kSteps) / elapsed.count();
 }
 
 }  // namespace

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 SOURCE = Path(__file__).with_name("units.cpp")
-STEPS = 256  # of a round, kSteps there
 
 
 class Unit(NamedTuple):
@@ -78,8 +77,8 @@ def rate(unit: Unit, threads: int, milliseconds: float) -> float:
     function = library()[unit.name]
     function.restype, function.argtypes = ctypes.c_double, (ctypes.c_double,)
     with ThreadPoolExecutor(threads) as pool:
-        rounds = pool.map(function, [milliseconds] * threads)
-        return 2 * STEPS * unit.sums * unit.products * sum(rounds)
+        steps = pool.map(function, [milliseconds] * threads)
+        return 2 * unit.sums * unit.products * sum(steps)
 
 
 def peak(kind: str, threads: int, milliseconds: float = 50) -> float:

@@ -8,8 +8,9 @@
 
 // How many bytes ahead few rows fetch the weights. On Intel's CPUs what is fetched a page ahead, or
 // more, comes as slowly as what is not fetched at all: two threads of a Sapphire Rapids read 27
-// GB/s so, and 33 at 1 to 3 KiB, which makes the hardware's prefetcher go on from page to page. One
-// token of DeepSeek-V3's widths takes 6 to 14% less time at 3 KiB than at 16.
+// GB/s so, and 33 (28 to 29 a minute later) at 1 and 2 KiB, which makes the hardware's prefetcher
+// go on from page to page. One token of DeepSeek-V3's widths takes 6 to 14% less at 3 KiB than
+// at 16.
 #if !defined(KT_FETCH_AHEAD)
 #define KT_FETCH_AHEAD 3072
 #endif
