@@ -104,7 +104,7 @@ py::tuple product(const std::string& isa, const std::string& format, const std::
     const Memory packed = pack(table, weights, shape);
     const Packed w{shape, packed.data()};
     std::vector<std::byte> rounded;
-    if (table.round[axis] != nullptr && m <= table.rounded_rows) {
+    if (table.round[axis] != nullptr && m <= table.rounded_rows[axis](shape)) {
       const std::int64_t bytes = table.rounded_bytes[axis](shape, rows.granule);
       rounded.resize(static_cast<std::size_t>(m * bytes));
       table.round[axis](rows, m, w, rounded.data());
@@ -240,10 +240,12 @@ void bind_ops(py::module_& m) {
           py::arg("weights"), py::arg("first"), py::arg("last"), py::arg("group") = 128);
   ops.def(
       "rounded_rows",
-      [](const std::string& isa, const std::string& format) {
-        return kernels(isa, format).rounded_rows;
+      [](const std::string& isa, const std::string& format, const std::string& along, int group) {
+        Shape shape;
+        shape.group = group;
+        return kernels(isa, format).rounded_rows[along == "k" ? 0 : 1](shape);
       },
-      py::arg("isa"), py::arg("format"));
+      py::arg("isa"), py::arg("format"), py::arg("along"), py::arg("group") = 128);
   ops.def("outer", &outer, py::arg("isa"), py::arg("low"), py::arg("weight"), py::arg("wide"),
           py::arg("first"), py::arg("last"), py::arg("transposed"));
   ops.def("swiglu", &swiglu, py::arg("isa"), py::arg("g"), py::arg("u"));

@@ -25,16 +25,17 @@ constexpr int c_stride(int cols) {
 }
 
 struct Scratch {
-  std::byte* a = nullptr;            // block of activations in the tile's operand type
-  std::byte* panel = nullptr;        // block of weights in the tile's operand type
-  std::byte* blocks = nullptr;       // row-major weights packed on the fly
-  float* c[2] = {nullptr, nullptr};  // products, [kMaxRows][c_stride(kMaxCols)] each
-  const char* ran = "";              // the instruction set of the last product
+  std::byte* a = nullptr;               // block of activations in the tile's operand type
+  std::byte* panel = nullptr;           // block of weights in the tile's operand type
+  std::byte* blocks = nullptr;          // row-major weights packed on the fly
+  float* c[2] = {nullptr, nullptr};     // products, [kMaxRows][c_stride(kMaxCols)] each
+  float* sums[2] = {nullptr, nullptr};  // as large: products before their scales
+  const char* ran = "";                 // the instruction set of the last product
 };
 
 // c[t][i][o - out0] += sum over `axis` of a * w[t], for i < m, out0 <= o < out1, t < terms. Rows of
 // c are ldc >= round_up(out1 - out0, kLanes) apart. All w share a shape; out0 is a multiple of
-// kLanes.
+// kLanes, and along k out1 - out0 is at most kMaxCols.
 template <class W>
 using Gemm = void (*)(const Rows& a, int m, const W* w, float* const* c, int ldc, int terms,
                       int out0, int out1, Scratch& scratch);
@@ -66,11 +67,11 @@ struct Kernels {
 
   // Of quantized formats, by Axis; null for the others: the bytes of a row of activations rounded
   // for products with weights of this shape, `granule` columns to a scale, and m rows rounded, one
-  // behind the other. They then are the `a` of gemm for at most `rounded_rows` rows; more are
+  // behind the other. They are the `a` of gemm for at most `rounded_rows` rows, and more are
   // multiplied as they lie. Along n they carry w's scales, so that they serve w alone.
   std::int64_t (*rounded_bytes[2])(const Shape& w, int granule);
   void (*round[2])(const Rows& a, int m, const Packed& w, std::byte* out);
-  int rounded_rows;
+  int (*rounded_rows[2])(const Shape& w);
 
   Gemm<Packed> gemm[2];         // by Axis
   Gemm<RowMajor> gemm_rows[2];  // by Axis

@@ -83,14 +83,16 @@ class Walk {
                   std::span<const Block> rows_of_source, Weights weights, std::byte* out) {
     Operand result{source, source, 0};
     auto* const round = kernels.round[static_cast<int>(axis)];
-    if (round == nullptr || std::none_of(blocks.begin(), blocks.end(), [&](const Block& block) {
-          return block.rows <= kernels.rounded_rows;
-        })) {
+    if (round == nullptr || rows_of_source.empty()) return result;
+    const Shape shape = weights(0, rows_of_source.front().expert);
+    const int most = kernels.rounded_rows[static_cast<int>(axis)](shape);
+    if (std::none_of(blocks.begin(), blocks.end(),
+                     [&](const Block& block) { return block.rows <= most; })) {
       return result;
     }
-    result.rounded_rows = kernels.rounded_rows;
-    const std::int64_t bytes = kernels.rounded_bytes[static_cast<int>(axis)](
-        weights(0, rows_of_source.front().expert), source.rows.granule);
+    result.rounded_rows = most;
+    const std::int64_t bytes =
+        kernels.rounded_bytes[static_cast<int>(axis)](shape, source.rows.granule);
     Rows& rows = result.rounded.rows;
     rows = Rows{};
     rows.base = out;

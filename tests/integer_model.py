@@ -41,9 +41,17 @@ class Format:
     def granule(self, axis: str) -> int:
         return min(GRANULE, self.group) if self.group and axis == "k" else GRANULE
 
-    def rounds(self, isa: str, m: int) -> bool:
-        """Whether so many rows of activations are rounded there, or multiplied as they lie."""
-        return m <= ext._ops.rounded_rows(isa, self.name)
+    def rounded_rows(self, isa: str, axis: str) -> int:
+        """Up to how many rows of activations are rounded there; more are multiplied as they lie."""
+        return ext._ops.rounded_rows(isa, self.name, axis, *self.arguments)
+
+    def rounds(self, isa: str, axis: str, m: int) -> bool:
+        return m <= self.rounded_rows(isa, axis)
+
+    def keeps_codes(self, axis: str, m: int) -> bool:
+        """Whether activations that are not rounded meet the codes themselves, and scales the sums
+        or, along n, the activations: else the weights are rounded to bf16."""
+        return not self.group or (axis == "k" and self.group >= 64 and m <= 64)
 
     def codes(self, isa: str, weights: Array) -> tuple[Array, Array]:
         """Codes [n, k], and scales [n, groups]."""
@@ -127,22 +135,38 @@ def backward_codes(codes: Array, scales: Array) -> tuple[Array, Array]:
     return ((products >> 14) + 1) >> 1, step[:, 0]
 
 
-def values_in_bf16(codes: Array, scales: Array) -> Array:
-    """The weights [n, k] that many rows are multiplied by where activations are not rounded."""
-    return from_bits(bf16_bits(codes.astype(np.float32) * spread(scales, codes.shape[1])))
+def in_bf16(values: Array) -> Array:
+    return from_bits(bf16_bits(values.astype(np.float32)))
+
+
+def as_they_lie(form: Format, axis: str, a: Array, codes: Array, scales: Array):
+    """What is multiplied where activations are not rounded to codes: activations [m, columns] and
+    weights [n, k], in float64 whose values are bf16's but for scales along k."""
+    scale = spread(scales, codes.shape[1])
+    if not form.keeps_codes(axis, len(a)):
+        weights = in_bf16(codes.astype(np.float32) * scale)
+    elif axis == "k":
+        weights = codes * scale.astype(np.float64)
+    else:
+        a, weights = in_bf16(a * scales[:, 0]), codes
+    return a.astype(np.float64), weights.astype(np.float64)
 
 
 def expected_product(form: Format, isa: str, axis: str, a: Array, codes: Array, scales: Array):
     """(the product in float64, by how much float32 may miss it), from activations in float32 and
     the weights' codes and scales."""
-    if not form.rounds(isa, len(a)):
-        held = values_in_bf16(codes, scales).astype(np.float64)
+    if not form.rounds(isa, axis, len(a)):
+        values, held = as_they_lie(form, axis, a, codes, scales)
         held = held.T if axis == "k" else held
         # Each product is added with one rounding, even and odd columns apart, and what is smaller
-        # than the normal numbers is zero.
-        size = abs(a.astype(np.float64)) @ abs(held)
-        allowed = (a.shape[1] + 2) * (EPS / 2 * size + 2.0**-126)
-        return a.astype(np.float64) @ held, allowed
+        # than the normal numbers is zero: before its scale, or an activation times its scale.
+        # Scaling and adding a group's sums are two more.
+        roundings = a.shape[1] + 2
+        smallest = 2.0**-126 * np.ones(held.shape[1])
+        if form.keeps_codes(axis, len(a)):
+            roundings += 2 * scales.shape[1]
+            smallest = 2 * smallest + 2.0**-126 * (abs(held).max(axis=0) if axis == "n" else 0)
+        return values @ held, roundings * (EPS / 2 * (abs(values) @ abs(held)) + smallest)
     granule = form.granule(axis)
     if axis == "k":
         rounded = round_activations(a, granule)

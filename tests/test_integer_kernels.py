@@ -6,18 +6,18 @@ import pytest
 from integer_model import (
     EPS,
     FORMATS,
+    as_they_lie,
     backward_codes,
     expected_product,
     granules_of,
     spread,
-    values_in_bf16,
 )
 from test_kernels import SIZES, bf16_bits, from_bits
 
 from kt_kernel._native import ext
 
 ROWS = [*range(1, 71), 255, 256]
-# Rows: VNNI takes six and fewer straight from the blocks, AMX more than twenty as they lie.
+# Rows: VNNI takes six and fewer straight from the blocks, AMX nine to twenty-one as they lie.
 FEW_AND_MANY = [1, 4, 6, 7, 13, 29]
 
 axes = pytest.mark.parametrize("axis", ["k", "n"], ids=lambda axis: f"along_{axis}")
@@ -146,6 +146,21 @@ def test_exact_product_of_some_columns(isa, axis, form, first, last):
         np.testing.assert_array_equal(result, expected[:, first:last], f"m {m}")
 
 
+@axes
+@formats
+def test_some_columns_have_the_bits_of_the_whole(isa, axis, form):
+    """Also where 32 columns, which a tile takes at once, are of two groups."""
+    rng = np.random.default_rng(0)
+    n, k = (305, 128) if axis == "k" else (70, 384)
+    weights = weights_of(rng, n, k)
+    for m in (3, 13, 29):
+        bits = bf16_bits(activations(rng, m, k if axis == "k" else n, form.granule(axis)))
+        whole = form.product(isa, axis, bits, weights)
+        for first, last in [(16, 250), (48, 304), (112, 145), (288, 305)]:
+            piece = form.piece(isa, axis, bits, weights, first, last)
+            np.testing.assert_array_equal(piece, whole[:, first:last], f"m {m}, from {first}")
+
+
 @exact
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_sums_are_exact(isa, axis, form, sign):
@@ -155,8 +170,12 @@ def test_the_largest_sums_are_exact(isa, axis, form, sign):
     codes[:, form.group - 1 :: form.group or k] = form.low
     for m in FEW_AND_MANY:
         a = np.full((m, k if axis == "k" else n), 127 * sign, np.float32)
+        weights = codes.astype(np.float32)
+        if axis == "n" and not form.rounds(isa, axis, m):  # scaled, they are rounded to bf16
+            assert_as_expected(isa, form, axis, a, weights, f"m {m}")
+            continue
         product = a @ (codes.T if axis == "k" else codes)
-        result = form.product(isa, axis, bf16_bits(a), codes.astype(np.float32))
+        result = form.product(isa, axis, bf16_bits(a), weights)
         np.testing.assert_array_equal(result, product, f"m {m}")
 
 
@@ -168,20 +187,23 @@ def test_weights_read_by_one_row_each(isa, form, n):
     for columns in form.columns([1, 17, 250]):
         weights = weights_of(rng, n, columns)
         held = form.roundtrip(isa, weights)
-        values = {False: values_in_bf16(*form.codes(isa, weights)), True: held}
-        along_k = form.product(isa, "k", bf16_bits(np.eye(columns)[:250]), weights)
-        expected = values[form.rounds(isa, min(columns, 250))].T[:250]
-        np.testing.assert_allclose(along_k, expected, rtol=4 * EPS)
+        codes = form.codes(isa, weights)
+        ones = np.eye(columns)[:250]
+        along_k = form.product(isa, "k", bf16_bits(ones), weights)
+        rounded = form.rounds(isa, "k", len(ones))
+        expected = held if rounded else as_they_lie(form, "k", ones, *codes)[1]
+        np.testing.assert_allclose(along_k, expected.T[:250], rtol=4 * EPS)
         along_n = form.product(isa, "n", bf16_bits(np.eye(n)), weights)
-        if not form.rounds(isa, n):
-            np.testing.assert_array_equal(along_n, values[False])
+        if not form.rounds(isa, "n", n):
+            a, expected = as_they_lie(form, "n", np.eye(n), *codes)
+            np.testing.assert_array_equal(along_n, a @ expected)
             continue
         if not form.group:
             np.testing.assert_allclose(along_n, held, rtol=4 * EPS)
             continue
         # Codes of 8 bits in steps of the row's own: half a step off, and eight times what a ratio
         # of scales with 11 bits behind the point leaves.
-        codes, scales = form.codes(isa, weights)
+        codes, scales = codes
         step = abs(scales).max(axis=1, keepdims=True) * 8 / 127
         assert (abs(along_n - held) <= step * (0.5 + 8 * 2.0**-12 + 128 * 2 * EPS)).all()
         table, step = backward_codes(codes, scales)
@@ -206,7 +228,7 @@ def test_product_as_the_model_has_it(isa, axis, form, kind):
 def test_long_sums(isa, axis, form):
     """More than one block of A holds: along k with few rows and with many, along n always."""
     rng = np.random.default_rng(0)
-    along_k = (5, 4512), (40, 4512), (256, 1200)
+    along_k = (5, 4512), (16, 4512), (40, 4512), (256, 1200)
     for m, length in along_k if axis == "k" else [(256, 1200)]:
         n, k = (17, length) if axis == "k" else (length, 17)
         weights = weights_of(rng, n, form.columns([k])[0])
@@ -231,7 +253,8 @@ def test_what_is_not_finite_spoils_its_row_and_no_other(isa, axis, form, bad):
             spoilt[m - 2, place] = bad
             result = form.product(isa, axis, bf16_bits(spoilt), weights)
             # Rounded, the row has no scale. As it lies, infinity keeps its sign or meets a zero.
-            spoiled = np.isnan if form.rounds(isa, m) else lambda values: ~np.isfinite(values)
+            rounded = form.rounds(isa, axis, m)
+            spoiled = np.isnan if rounded else lambda values: ~np.isfinite(values)
             assert spoiled(result[m - 2]).all()
             others = np.arange(m) != m - 2
             np.testing.assert_array_equal(result[others], clean[others])
@@ -280,7 +303,8 @@ def test_instruction_sets_agree(axis, form):
     for m in (5, 37):
         _, weights, _ = exact_operands(rng, form, axis, m, 250, form.columns([300])[0])
         a = activations(rng, m, weights.shape["nk".index(axis)], form.granule(axis))
-        alike = [name for name in sets if form.rounds(name, m)]  # test_product_as_the_model_has_it
+        # The others are in test_product_as_the_model_has_it.
+        alike = [name for name in sets if form.rounds(name, axis, m)]
         results = [form.product(name, axis, bf16_bits(a), weights) for name in alike]
         _, allowed = expected_product(form, alike[0], axis, a, *form.codes(alike[0], weights))
         for name, result in zip(alike, results, strict=True):

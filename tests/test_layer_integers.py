@@ -9,8 +9,6 @@ from integer_model import FORMATS
 from native_layer import Sizes, make_layer, make_problem, reference, step
 from test_layer_native import assert_near, assert_same_bits
 
-from kt_kernel._native import ext
-
 # docs/rounding.md has what a rounding costs: 0.6% for X and dOut, 0.9% for H, 1.1% for dG and dU,
 # 0.7% for the weights along n where groups have scales. They are independent and add up as squares.
 # The output has those of X twice (in G and U) and H's: 1.2%. The input's gradient has those of G
@@ -113,8 +111,7 @@ def test_every_slot_masked(isa, form):
 def test_chunks_change_nothing(isa, form, chunk):
     """As long as no expert's rows are rounded in one of the two and not in the other: at most as
     many tokens as are rounded, or every token to every expert, more than that in each chunk."""
-    rounded = ext._ops.rounded_rows(isa, form.name)
-    few = Sizes(tokens=min(40, rounded))
+    few = Sizes(tokens=min(40, *(form.rounded_rows(isa, axis) for axis in "kn")))
     many = Sizes(experts=2, top_k=2, tokens=300)
     problem = make_problem(fitted(form, few if chunk < 40 else many), dtype=torch.float32)
     chunk = min(chunk, problem.sizes.tokens - 1)

@@ -19,6 +19,8 @@ KT_TARGET_BEGIN(
 
 #include "isa/amx_panels.h"
 
+#include "isa/amx_codes.h"
+
 #include "isa/amx.h"
 
 #include "isa/instantiate.h"

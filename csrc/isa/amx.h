@@ -1,7 +1,7 @@
 // AMX: TDPBF16PS multiplies up to 16 rows of 32 columns of A by as much of a panel. AVX-512's
 // panels are what the tile unit takes for B: a row of a tile is a pair of 16 outputs. Elementwise
 // operations and products of few rows are those of AVX-512 with BF16, and with VBMI for integer
-// codes; of many rows those multiply activations as they lie, too (amx_panels.h). (Intel SDM vol.
+// codes; of many rows those multiply activations as they lie, too (amx_codes.h). (Intel SDM vol.
 // 2, "TDPBF16PS": even and odd columns are summed apart, sums rounded to nearest even, denormals
 // flushed.)
 //
@@ -42,17 +42,54 @@ struct Amx : Avx512Bf16 {
   // without; six at 25 and 31 instead of 21 and 23: 16-bit products of AVX-512 start every other
   // cycle, and one of the unit takes as many as A has rows.
   static constexpr int kDirectRows = 2;
-  static constexpr int kDepth = 256;  // columns of A at a time, and of a panel: 16 KiB, L1 being 48
-  static constexpr int kFewRows = 64;  // for which a panel has half of them, and A stays in L1
-  // Rows of activations that are rounded where weights are integer codes: with DeepSeek-V2-Lite's
-  // widths 16 rows take 9 to 19% less forward that way, 24 at most 8% less, 32 9 to 20% more.
-  static constexpr int kRoundedRows = 20;
+  static constexpr int kDepth = kDepthOfA;
+  static constexpr int kFewRows = 64;     // for which a panel has half of them, and A stays in L1
+  static constexpr int kLeastGroup = 64;  // of columns with a scale, to scale their sums
+
+  // Up to how many rows of activations are rounded where weights are integer codes. With 8 experts
+  // of DeepSeek-V2-Lite's widths the time as they lie over that of rounded ones, forward /
+  // backward (a tile of 16 rows is full, and VNNI's time grows with the rows):
+  //
+  //   rows               8            12            16            20
+  //   INT4    0.96 / 1.04   0.85 / 0.99   0.79 / 0.94   0.73 / 0.85
+  //   INT8    1.08 / 1.05   1.03 / 1.03   0.96 / 0.97   0.95 / 0.90
+  //   KGroup  0.99 / 1.26   0.91 / 1.15   0.82 / 1.13   0.75 / 0.87
+  //
+  // Groups of less than kLeastGroup columns take values, not codes, along k: rounded, 16 rows took
+  // 9 to 19% less, 24 at most 8% less, 32 9 to 20% more.
+  template <class F, Axis axis>
+  static int rounded_rows(const Shape& w) {
+    if constexpr (!GroupedCodes<F>) return axis == Axis::k ? 8 : 12;
+    if (axis == Axis::n) return 16;
+    return w.group < kLeastGroup ? 20 : 8;
+  }
 
   // As gemm in ops/gemm.h, for rows that do not go straight over the blocks.
   template <class F, Axis axis, class W>
   static void gemm(const Rows& a, int m, const W* w, float* const* c, int ldc, int terms, int out0,
                    int out1, Scratch& scratch) {
-    using Job = Unpacking<F, axis>;
+    if constexpr (std::is_same_v<W, RowMajor>) {
+      products<F, axis, UnpackedRows<F, axis>>(a, m, w, c, ldc, terms, out0, out1, scratch);
+    } else if constexpr (RowScaledCodes<F> || (GroupedCodes<F> && axis == Axis::n)) {
+      products<F, axis, CodesOf<F, axis>>(a, m, w, c, ldc, terms, out0, out1, scratch);
+    } else {
+      if constexpr (GroupedCodes<F>) {
+        if (m <= kFewRows && w[0].group >= kLeastGroup) {
+          return products<F, axis, CodesOf<F, axis>>(a, m, w, c, ldc, terms, out0, out1, scratch);
+        }
+      }
+      products<F, axis, ValuesOf<F, axis>>(a, m, w, c, ldc, terms, out0, out1, scratch);
+    }
+  }
+
+ private:
+  // Where sums of a format of codes go: along k to a place of their own until they are scaled.
+  template <class F, Axis axis, class Job, class W>
+  static void products(const Rows& a, int m, const W* w, float* const* c, int ldc, int terms,
+                       int out0, int out1, Scratch& scratch) {
+    constexpr bool kCodes = Job::kCodes;
+    constexpr bool kSums = kCodes && axis == Axis::k;
+    constexpr bool kGrouped = kSums && GroupedCodes<F>;
     constexpr int kWidth = kVectors * kLanes;
     const int valid = axis == Axis::k ? w[0].k : w[0].n;
     const int sum = round_up(valid, kLanes);
@@ -61,10 +98,12 @@ struct Amx : Avx512Bf16 {
     const int run =
         axis == Axis::k && m <= kTileRows ? kABudget / (2 * m) / kDepth * kDepth : kDepth;
     const int depth = min(sum, run);
-    const int most = m <= kFewRows ? kDepth / 2 : kDepth;  // of a panel
+    int most = m <= kFewRows ? kDepth / 2 : kDepth;  // of a panel
+    if constexpr (kGrouped) most = min(most, w[0].group);
     const int pieces = a_pieces(a.dtype);
     auto* const pa = reinterpret_cast<act_t*>(scratch.a);
     auto* const panels = reinterpret_cast<act_t*>(scratch.panel);
+    const int ld = kGrouped ? kWidth : kSums ? c_stride(out1 - out0) : ldc;
 
     const auto panel_depth = [&](const PanelAt& p) {
       return min(most, min(depth, sum - p.s0) - p.sum);
@@ -88,11 +127,17 @@ struct Amx : Avx512Bf16 {
     };
     const auto unpacking = [&](const PanelAt& p, int parity) {
       act_t* const to = panels + parity * kDepth * kWidth;
-      if constexpr (std::is_same_v<W, RowMajor>) {
-        return Job(w[p.term], p.output, vectors(p), p.s0 + p.sum, panel_depth(p), to,
-                   scratch.blocks);
+      return Job(w[p.term], p.output, vectors(p), p.s0 + p.sum, panel_depth(p), to, scratch.blocks);
+    };
+    const auto pack = [&](const PanelAt& p) {
+      const int length = min(depth, sum - p.s0);
+      const int have = min(length, valid - p.s0);
+      const int whole = round_up(length, kStepColumns);
+      if constexpr (kCodes) {
+        pack_for_codes<F, axis>(a, w[p.term], m, p.s0, have, whole, pa, kStepColumns,
+                                kStepColumns * m);
       } else {
-        return Job(w[p.term], p.output, vectors(p), p.s0 + p.sum, panel_depth(p), to);
+        pack_a<axis>(a, p.piece, m, p.s0, have, whole, pa, kStepColumns, kStepColumns * m);
       }
     };
 
@@ -101,16 +146,17 @@ struct Amx : Avx512Bf16 {
     unpacking(now, 0).finish();
     for (int parity = 0; now.s0 < sum; parity ^= 1) {
       const int count = div_up(m, kTileRows);
+      const bool first = now.s0 == 0 && now.piece == 0 && now.sum == 0;
       const TileShape x{div_up(m, count),
                         count,
                         vectors(now),
                         div_up(panel_depth(now), kStepColumns),
                         std::int64_t{kTileBytes} * m,
-                        std::int64_t{4} * ldc};
-      if (now.term == 0 && now.output == out0 && now.sum == 0) {
-        const int length = min(depth, sum - now.s0);
-        pack_a<axis>(a, now.piece, m, now.s0, min(length, valid - now.s0),
-                     round_up(length, kStepColumns), pa, kStepColumns, kStepColumns * m);
+                        std::int64_t{4} * ld,
+                        kGrouped || (kSums && first)};
+      // Codes' factors are those of one matrix.
+      if ((now.term == 0 || (kCodes && axis == Axis::n)) && now.output == out0 && now.sum == 0) {
+        pack(now);
       }
       const PanelAt next = behind(now);
       Job job;
@@ -123,14 +169,22 @@ struct Amx : Avx512Bf16 {
       unit.configure(x.rows);
       const act_t* const panel = panels + parity * kDepth * kWidth;
       stored(panel);
-      multiply(x, pa + std::int64_t{now.sum} * m, panel, c[now.term] + (now.output - out0), job);
+      float* const out = c[now.term] + (now.output - out0);
+      float* const to = kGrouped ? scratch.sums[0]
+                        : kSums  ? scratch.sums[now.term] + (now.output - out0)
+                                 : out;
+      multiply(x, pa + std::int64_t{now.sum} * m, panel, to, job);
       job.finish();
+      if constexpr (kSums) {
+        if (kGrouped || (now.piece == pieces - 1 && now.s0 + now.sum + most >= sum)) {
+          add_scaled<F>(m, w[now.term], now.output, now.s0 + now.sum, x.vectors, to, ld, out, ldc);
+        }
+      }
       now = next;
     }
     scratch.ran = kName;
   }
 
- private:
   template <class Between>
   static void multiply(const TileShape& x, const act_t* a, const act_t* panel, float* c,
                        Between& between) {

@@ -67,6 +67,7 @@ struct TileShape {
   int steps;            // along the sum
   std::int64_t a_step;  // bytes from step to step of A, whose rows are kTileBytes
   std::int64_t ldc;     // bytes from row to row of C
+  bool fresh;           // C is taken for zero, whatever is there
 };
 
 // Registers 0 to 3 are C, 4 and 5 A, 6 and 7 B; their numbers are part of an instruction.
@@ -80,6 +81,15 @@ void load_tile(const std::byte* from, std::int64_t stride) {
   if constexpr (tile == 5) _tile_loadd(5, from, stride);
   if constexpr (tile == 6) _tile_loadd(6, from, stride);
   if constexpr (tile == 7) _tile_loadd(7, from, stride);
+}
+// Of C.
+template <int tile>
+void first_tile(const TileShape& x, const std::byte* from) {
+  if (!x.fresh) return load_tile<tile>(from, x.ldc);
+  if constexpr (tile == 0) _tile_zero(0);
+  if constexpr (tile == 1) _tile_zero(1);
+  if constexpr (tile == 2) _tile_zero(2);
+  if constexpr (tile == 3) _tile_zero(3);
 }
 template <int tile>
 void store_tile(std::byte* to, std::int64_t stride) {
@@ -99,10 +109,10 @@ void tile_block(const TileShape& x, const std::byte* a, const std::byte* b, std:
   const std::int64_t beside = std::int64_t{kTileSize} * x.steps;
   std::byte* const c1 = across == 2 ? c + kTileBytes : c + 2 * below;
   constexpr bool one = across == 2 || down == 3;  // there is a tile 1
-  load_tile<0>(c, x.ldc);
-  if constexpr (one) load_tile<1>(c1, x.ldc);
-  if constexpr (down >= 2) load_tile<2>(c + below, x.ldc);
-  if constexpr (down >= 2 && across == 2) load_tile<3>(c + below + kTileBytes, x.ldc);
+  first_tile<0>(x, c);
+  if constexpr (one) first_tile<1>(x, c1);
+  if constexpr (down >= 2) first_tile<2>(x, c + below);
+  if constexpr (down >= 2 && across == 2) first_tile<3>(x, c + below + kTileBytes);
   for (int k = 0; k < x.steps; ++k, a += x.a_step, b += kTileSize) {
     load_tile<4>(a, kTileBytes);
     load_tile<6>(b, kTileBytes);

@@ -170,12 +170,19 @@ struct Avx512Bf16 : Avx512Vector {
     return _mm512_load_si512(block);
   }
 
+  // The order of A's columns, if it is not their own.
+  struct PairOrder {
+    static constexpr int place(int s) { return paired(s); }
+  };
+
   // Rows lda apart, 32 columns after 32 columns `next` apart. A row's last 32 are written whole.
-  template <Axis axis>
-  static void pack_a(const Rows& a, int piece, int m, int s0, int valid, int length, act_t* out,
-                     int lda, int next = 2 * kLanes) {
-    alignas(64) std::uint16_t order[2 * kLanes];
-    for (int s = 0; s < 2 * kLanes; ++s) order[paired(s)] = static_cast<std::uint16_t>(s);
+  template <class Order>
+  static void pack_columns(const Rows& a, int piece, int m, int s0, int valid, int length,
+                           act_t* out, int lda, int next) {
+    alignas(64) std::uint16_t order[2 * kLanes] = {};
+    if constexpr (!std::is_void_v<Order>) {
+      for (int s = 0; s < 2 * kLanes; ++s) order[Order::place(s)] = static_cast<std::uint16_t>(s);
+    }
     const __m512i index = _mm512_load_si512(order);
     const bool wide = a.dtype == DType::float32;
     const int size = wide ? 4 : 2;
@@ -186,10 +193,16 @@ struct Avx512Bf16 : Avx512Vector {
       for (int j = 0; j < length; j += 2 * kLanes, to += next) {
         __builtin_prefetch(later + std::int64_t{size} * j);
         __m512i v = pair_columns(row + std::int64_t{size} * j, wide, piece, valid - j);
-        if constexpr (axis == Axis::n) v = _mm512_permutexvar_epi16(index, v);
+        if constexpr (!std::is_void_v<Order>) v = _mm512_permutexvar_epi16(index, v);
         _mm512_storeu_si512(to, v);
       }
     }
+  }
+  template <Axis axis>
+  static void pack_a(const Rows& a, int piece, int m, int s0, int valid, int length, act_t* out,
+                     int lda, int next = 2 * kLanes) {
+    using Order = std::conditional_t<axis == Axis::n, PairOrder, void>;
+    pack_columns<Order>(a, piece, m, s0, valid, length, out, lda, next);
   }
 
   template <int rows, int vectors>

@@ -22,7 +22,8 @@ constexpr Kernels make_kernels() {
     table.rounded_bytes[static_cast<int>(n)] = rounded_bytes<I, F, n>;
     table.round[static_cast<int>(k)] = round_rows<I, F, k>;
     table.round[static_cast<int>(n)] = round_rows<I, F, n>;
-    table.rounded_rows = rounded_rows<I, F>();
+    table.rounded_rows[static_cast<int>(k)] = rounded_rows<I, F, k>;
+    table.rounded_rows[static_cast<int>(n)] = rounded_rows<I, F, n>;
     table.gemm[static_cast<int>(k)] = gemm_codes<I, F, k>;
     table.gemm[static_cast<int>(n)] = gemm_codes<I, F, n>;
   } else {

@@ -176,12 +176,12 @@ void gemm_integer(const Rows& a, int m, const Packed* w, float* const* c, int ld
   scratch.ran = I::kName;
 }
 
-// Up to how many rows are rounded: an instruction set with a loop nest of its own multiplies more
-// as they lie.
-template <class I, class F>
-constexpr int rounded_rows() {
+// Up to how many rows are rounded for products with weights of a shape: an instruction set with a
+// loop nest of its own multiplies more as they lie.
+template <class I, class F, Axis axis>
+int rounded_rows(const Shape& w) {
   if constexpr (HasGemm<I, F, Packed>) {
-    return I::kRoundedRows;
+    return I::template rounded_rows<F, axis>(w);
   } else {
     return kMaxRows;
   }
@@ -191,7 +191,7 @@ template <class I, class F, Axis axis>
 void gemm_codes(const Rows& a, int m, const Packed* w, float* const* c, int ldc, int terms,
                 int out0, int out1, Scratch& scratch) {
   if constexpr (HasGemm<I, F, Packed>) {
-    if (m > rounded_rows<I, F>()) {
+    if (a.dtype != DType::int8) {
       return I::template gemm<F, axis>(a, m, w, c, ldc, terms, out0, out1, scratch);
     }
   }

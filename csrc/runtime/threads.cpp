@@ -30,7 +30,7 @@ struct alignas(64) Counter {
 
 }  // namespace
 
-WorkerScratch::WorkerScratch() : memory_(kABytes + kPanelBytes + kBlocksBytes + 2 * kCBytes) {
+WorkerScratch::WorkerScratch() : memory_(kABytes + kPanelBytes + kBlocksBytes + 4 * kCBytes) {
   std::byte* p = memory_.data();
   view.a = p;
   p += kABytes;
@@ -38,9 +38,8 @@ WorkerScratch::WorkerScratch() : memory_(kABytes + kPanelBytes + kBlocksBytes + 
   p += kPanelBytes;
   view.blocks = p;
   p += kBlocksBytes;
-  for (float*& c : view.c) {
-    c = reinterpret_cast<float*>(p);
-    p += kCBytes;
+  for (float** const buffers : {view.c, view.sums}) {
+    for (int i = 0; i < 2; ++i, p += kCBytes) buffers[i] = reinterpret_cast<float*>(p);
   }
 }
 
