@@ -211,8 +211,8 @@ ext.read_bandwidth(threads=1, mebibytes=1)
 with open("/proc/self/statm") as file:
     size = int(file.read().split()[0]) * resource.getpagesize()
 before = resource.getrlimit(resource.RLIMIT_AS)
-# Room for every worker's buffers, 1 MB, but not for all stacks, 2 MB or more each.
-resource.setrlimit(resource.RLIMIT_AS, (size + (8 << 20), before[1]))
+# Room for every worker's buffers, 1.6 MB, but not for all stacks, 2 MB or more each.
+resource.setrlimit(resource.RLIMIT_AS, (size + (14 << 20), before[1]))
 try:
     ext.read_bandwidth(threads=8, mebibytes=1)
 except RuntimeError as error:
