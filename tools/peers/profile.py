@@ -23,13 +23,13 @@ CALLS, SECONDS = 5, 3.0  # at least
 # Kinds of work, and the functions of the extension that do it. What they call is mostly inlined:
 # unpacking a panel is the loop nest's own time. The first that matches is taken.
 KINDS = {
-    "LoRA": r"\b(outer\w*|store_rows)<|\b(gemm|tile_blocks?)<.*Unpacked",
+    "LoRA": r"\b(outer\w*|store_rows)<|\b(gemm|products|tile_blocks?)<.*Unpacked",
     "rounding": r"\bround_rows?<",
     "elements": r"\b(swiglu\w*|scatter_add|sum_parts|to_act|first_not_finite)<",
     # With AMX what unpacks panels stands between the products, in the same functions.
     "products": r"\b(integer_tile\w*|\w*tile|tile_rows|tiles|tile_blocks?|direct\w*|add_\w+)<"
-    r"|\b(VnniWith<|Amx::gemm<)",
-    "panels": r"\b(gemm\w*|integer_multiply|multiply\w*|pack_a\w*|Unpacking|BlockUnpacker)<",
+    r"|\b(VnniWith<|Amx::(gemm|products)<)",
+    "panels": r"\b(gemm\w*|integer_multiply|multiply\w*|pack_\w+|Unpacking|\w+Unpacker)<",
     "waiting": r"\bPool\b|gomp_|GOMP_|kmp",
 }
 # Floating-point tiles: where the weights are integer codes they are LoRA's, else of both.
