@@ -34,7 +34,7 @@ GEMM = "void kt::(anonymous namespace)::gemm<kt::Avx2, kt::{}, (kt::Axis)0, kt::
         (GEMM.format("BF16", "Packed"), "panels", "panels"),
         ("void kt::gemm_integer<kt::Avx2, kt::INT8, (kt::Axis)1>(int)", "panels", ""),
         ("void kt::Amx::gemm<kt::INT4, (kt::Axis)0, kt::Packed>(int)", "products", ""),
-        ("void kt::Amx::products<kt::INT4, (kt::Axis)0, kt::Unpacking<kt::X> >(int)", "products", ""),
+        ("void kt::Amx::products<kt::INT4, kt::Unpacking<kt::X>, kt::Packed>(int)", "products", ""),
         ("void kt::Amx::products<kt::Unpacked, (kt::Axis)0, kt::RowMajor>(int)", "LoRA", "LoRA"),
         ("void kt::tile_block<3, 1, kt::UnpackedRows<kt::Unpacked> >(int)", "LoRA", "LoRA"),
         ("void kt::tile_block<3, 1, kt::Unpacking<kt::X> >(int)", "products", "products"),
