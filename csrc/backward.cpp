@@ -19,7 +19,7 @@ namespace {
 // DeepSeek-V3's widths and 4 rows whole rows take two thirds of the time for INT4. At most one tile
 // of AMX: with more the last one writes rows of C behind its own.
 constexpr int kFewRows = 16;
-// For them, at most: as much as the buffers of eight threads. (With 256 experts 4 tokens each leave
+// For them, at most: as much as the buffers of five threads. (With 256 experts 4 tokens each leave
 // 2048 columns at a time.)
 constexpr std::int64_t kProductBytes = std::int64_t{8} << 20;
 

@@ -241,9 +241,12 @@ void bind_ops(py::module_& m) {
   ops.def(
       "rounded_rows",
       [](const std::string& isa, const std::string& format, const std::string& along, int group) {
+        const Kernels& table = kernels(isa, format);
+        require(table.integers != nullptr, "format: wanted one that has codes");
+        require(along == "k" || along == "n", "along: wanted 'k' or 'n'");
         Shape shape;
         shape.group = group;
-        return kernels(isa, format).rounded_rows[along == "k" ? 0 : 1](shape);
+        return table.rounded_rows[along == "k" ? 0 : 1](shape);
       },
       py::arg("isa"), py::arg("format"), py::arg("along"), py::arg("group") = 128);
   ops.def("outer", &outer, py::arg("isa"), py::arg("low"), py::arg("weight"), py::arg("wide"),

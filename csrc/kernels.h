@@ -35,7 +35,8 @@ struct Scratch {
 
 // c[t][i][o - out0] += sum over `axis` of a * w[t], for i < m, out0 <= o < out1, t < terms. Rows of
 // c are ldc >= round_up(out1 - out0, kLanes) apart. All w share a shape; out0 is a multiple of
-// kLanes, and along k out1 - out0 is at most kMaxCols.
+// kLanes, and along k out1 - out0 is at most kMaxCols. a is activations, rounded ones with
+// weights of integer codes, or float32 with others.
 template <class W>
 using Gemm = void (*)(const Rows& a, int m, const W* w, float* const* c, int ldc, int terms,
                       int out0, int out1, Scratch& scratch);

@@ -17,7 +17,7 @@ from test_kernels import SIZES, bf16_bits, from_bits
 from kt_kernel._native import ext
 
 ROWS = [*range(1, 71), 255, 256]
-# Rows: VNNI takes six and fewer straight from the blocks, AMX nine to twenty-one as they lie.
+# Rows: VNNI takes six and fewer straight from the blocks, AMX does not round more than 8 to 20.
 FEW_AND_MANY = [1, 4, 6, 7, 13, 29]
 
 axes = pytest.mark.parametrize("axis", ["k", "n"], ids=lambda axis: f"along_{axis}")
@@ -278,7 +278,7 @@ def test_rows_of_zeros_and_of_denormals(isa, axis, form):
 
 @axes
 @formats
-@pytest.mark.parametrize("size", [1e-30, 1e30, 1e38], ids=str)
+@pytest.mark.parametrize("size", [1e-30, 1e30, 1e37, 1e38], ids=str)
 def test_rows_of_any_magnitude(isa, axis, form, size):
     rng = np.random.default_rng(0)
     n, k = (40, form.columns([200])[0])
@@ -289,10 +289,25 @@ def test_rows_of_any_magnitude(isa, axis, form, size):
         a = from_bits(bf16_bits(a))
         expected, allowed = expected_product(form, isa, axis, a, *form.codes(isa, weights))
         result = form.product(isa, axis, bf16_bits(a), weights)
-        # Sums of codes are scaled by the activations first: beyond 1e33 that may be too large.
-        good = np.isfinite(result) if size > 1e33 else np.ones(result.shape, bool)
+        # Sums of rounded rows are scaled by the activations first, too much perhaps beyond 1e33.
+        rounded = form.rounds(isa, axis, m)
+        good = np.isfinite(result) if rounded and size > 1e33 else np.ones(result.shape, bool)
         assert good[0].all()
         assert (abs(result - expected)[good] <= allowed[good]).all()
+
+
+@axes
+@formats
+@pytest.mark.parametrize("size", [1e-33, 1e33], ids=str)
+def test_weights_of_any_magnitude(isa, axis, form, size):
+    """The large ones beside rows whose weights are 1e-12 times as large."""
+    rng = np.random.default_rng(0)
+    n, k = (40, form.columns([200])[0])
+    sizes = size * np.where(np.arange(n) % 3, 1, 1e-12 if size > 1 else 1)[:, None]
+    weights = (weights_of(rng, n, k) * sizes).astype(np.float32)
+    for m in (4, 13, 29):
+        a = activations(rng, m, k if axis == "k" else n, form.granule(axis))
+        assert_as_expected(isa, form, axis, a, weights, f"m {m}")
 
 
 @pytest.mark.parametrize("axis", ["k", "n"])

@@ -211,7 +211,7 @@ ext.read_bandwidth(threads=1, mebibytes=1)
 with open("/proc/self/statm") as file:
     size = int(file.read().split()[0]) * resource.getpagesize()
 before = resource.getrlimit(resource.RLIMIT_AS)
-# Room for every worker's buffers, 1.6 MB, but not for all stacks, 2 MB or more each.
+# Room for every worker's buffers, 1.5 MB, but not for all stacks, 2 MB or more each.
 resource.setrlimit(resource.RLIMIT_AS, (size + (14 << 20), before[1]))
 try:
     ext.read_bandwidth(threads=8, mebibytes=1)

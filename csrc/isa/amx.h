@@ -1,8 +1,8 @@
 // AMX: TDPBF16PS multiplies up to 16 rows of 32 columns of A by as much of a panel. AVX-512's
 // panels are what the tile unit takes for B: a row of a tile is a pair of 16 outputs. Elementwise
 // operations and products of few rows are those of AVX-512 with BF16, and with VBMI for integer
-// codes; of many rows those multiply activations as they lie, too (amx_codes.h). (Intel SDM vol.
-// 2, "TDPBF16PS": even and odd columns are summed apart, sums rounded to nearest even, denormals
+// codes; of many rows those multiply activations in bf16, too (amx_codes.h). (Intel SDM vol. 2,
+// "TDPBF16PS": even and odd columns are summed apart, sums rounded to nearest even, denormals
 // flushed.)
 //
 // While the unit multiplies a panel the next one is unpacked. What limits is lines on their way to
@@ -43,8 +43,10 @@ struct Amx : Avx512Bf16 {
   // cycle, and one of the unit takes as many as A has rows.
   static constexpr int kDirectRows = 2;
   static constexpr int kDepth = kDepthOfA;
-  static constexpr int kFewRows = 64;     // for which a panel has half of them, and A stays in L1
-  static constexpr int kLeastGroup = 64;  // of columns with a scale, to scale their sums
+  static constexpr int kFewRows = 64;  // for which a panel has half of them, and A stays in L1
+  // Groups of columns whose sums are scaled along k, of kFewRows rows at most: with groups of 32
+  // scaled values take a tenth less, with 64 as long; of 128 rows with groups of 128 5% less.
+  static constexpr int kLeastGroup = 64;
 
   // Up to how many rows of activations are rounded where weights are integer codes. With 8 experts
   // of DeepSeek-V2-Lite's widths the time as they lie over that of rounded ones, forward /
@@ -55,8 +57,9 @@ struct Amx : Avx512Bf16 {
   //   INT8    1.08 / 1.05   1.03 / 1.03   0.96 / 0.97   0.95 / 0.90
   //   KGroup  0.99 / 1.26   0.91 / 1.15   0.82 / 1.13   0.75 / 0.87
   //
-  // Groups of less than kLeastGroup columns take values, not codes, along k: rounded, 16 rows took
-  // 9 to 19% less, 24 at most 8% less, 32 9 to 20% more.
+  // Of two that take about as long the one that does not round is taken. With values in place of
+  // codes, as smaller groups have them along k, 16 rounded rows took 9 to 19% less, 24 at most 8%
+  // less, 32 9 to 20% more.
   template <class F, Axis axis>
   static int rounded_rows(const Shape& w) {
     if constexpr (!GroupedCodes<F>) return axis == Axis::k ? 8 : 12;
@@ -83,13 +86,15 @@ struct Amx : Avx512Bf16 {
   }
 
  private:
-  // Where sums of a format of codes go: along k to a place of their own until they are scaled.
+  // All panels, one after the other, each unpacked by `Job` beside the products of the one before.
+  // Along k sums of codes lie in a place of their own until they are scaled.
   template <class F, Axis axis, class Job, class W>
   static void products(const Rows& a, int m, const W* w, float* const* c, int ldc, int terms,
                        int out0, int out1, Scratch& scratch) {
     constexpr bool kCodes = Job::kCodes;
     constexpr bool kSums = kCodes && axis == Axis::k;
     constexpr bool kGrouped = kSums && GroupedCodes<F>;
+    constexpr bool kScalesA = kCodes && axis == Axis::n && RowScaledCodes<F>;
     constexpr int kWidth = kVectors * kLanes;
     const int valid = axis == Axis::k ? w[0].k : w[0].n;
     const int sum = round_up(valid, kLanes);
@@ -98,9 +103,9 @@ struct Amx : Avx512Bf16 {
     const int run =
         axis == Axis::k && m <= kTileRows ? kABudget / (2 * m) / kDepth * kDepth : kDepth;
     const int depth = min(sum, run);
-    int most = m <= kFewRows ? kDepth / 2 : kDepth;  // of a panel
-    if constexpr (kGrouped) most = min(most, w[0].group);
-    const int pieces = a_pieces(a.dtype);
+    int most = m <= kFewRows ? kDepth / 2 : kDepth;        // of a panel
+    if constexpr (kGrouped) most = min(most, w[0].group);  // 64 or 128, as Shape's groups are
+    const int pieces = kCodes ? 1 : a_pieces(a.dtype);
     auto* const pa = reinterpret_cast<act_t*>(scratch.a);
     auto* const panels = reinterpret_cast<act_t*>(scratch.panel);
     const int ld = kGrouped ? kWidth : kSums ? c_stride(out1 - out0) : ldc;
@@ -154,10 +159,8 @@ struct Amx : Avx512Bf16 {
                         std::int64_t{kTileBytes} * m,
                         std::int64_t{4} * ld,
                         kGrouped || (kSums && first)};
-      // Codes' factors are those of one matrix.
-      if ((now.term == 0 || (kCodes && axis == Axis::n)) && now.output == out0 && now.sum == 0) {
-        pack(now);
-      }
+      // Scales that A carries are those of one matrix.
+      if ((now.term == 0 || kScalesA) && now.output == out0 && now.sum == 0) pack(now);
       const PanelAt next = behind(now);
       Job job;
       if (next.s0 < sum) {

@@ -16,8 +16,8 @@ namespace kt {
 namespace {
 
 // The exponent of the largest of 16 scales along k: panels hold codes times that power of two, so
-// that no sum is much larger than it is once scaled, whatever the activations. Along n A has the
-// scales.
+// that before scaling no sum is much larger than one of these outputs may be after it. (A scale of
+// less than 2^-126 times that counts as zero.) Along n A has the scales.
 template <class F, Axis axis>
 int unit_exponent(const Packed& w, int row, int column) {
   if constexpr (axis == Axis::n) return 0;
@@ -28,11 +28,11 @@ int unit_exponent(const Packed& w, int row, int column) {
   const auto exponent = static_cast<int>(__builtin_bit_cast(std::uint32_t, most) >> 23) - 127;
   return max(-100, min(100, exponent));
 }
-constexpr int kAndOr = 0xea;  // of VPTERNLOG: first & second | third
-
 inline float power_of_two(int exponent) {
   return __builtin_bit_cast(float, static_cast<std::uint32_t>(exponent + 127) << 23);
 }
+
+constexpr int kAndOr = 0xea;  // of VPTERNLOG: first & second | third
 
 // What becomes of a quad's codes: two rows of a tile.
 //
@@ -100,7 +100,7 @@ class GroupValues {
  public:
   void to(const Packed& w, int row, int column) {
     alignas(64) float scales[kLanes];
-    F::template output_scales<Avx512Vector>(w, row, min(column, w.k - 1), scales);
+    F::template output_scales<Avx512Vector>(w, row, column, scales);
     alignas(64) float values[kLanes];
     for (int i = 0; i < kLanes; ++i) values[i] = static_cast<float>(i - F::Block::kZero);
     const __m512 codes = _mm512_load_ps(values);
@@ -168,7 +168,7 @@ struct CodesUnpacker {
 
  private:
   void take_scales(const Packed& w, int row, int column) {
-    if constexpr (GroupedCodes<F>) end_ = (column / w.group + 1) * w.group;
+    if constexpr (GroupedCodes<F> && axis == Axis::n) end_ = (column / w.group + 1) * w.group;
     values_.to(w, row, column);
   }
 

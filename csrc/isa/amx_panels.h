@@ -1,6 +1,6 @@
 // Panels for the tile unit: weights of any format in bf16, a pair of sums to a dword, 16 outputs to
 // a tile's row. Integer codes become what they stand for, rounded to bf16, or stay what they are
-// (amx_codes.h), so that activations need no rounding.
+// (amx_codes.h), so that activations need no rounding to 8 bits.
 //
 // TDPBSUD multiplies bytes at twice the rate, but a granule of A is 64 columns, one product: its 32
 // x 32 sums then are stored, loaded, converted, scaled and added. With that S3 took 82 / 197 ms for
@@ -123,7 +123,7 @@ inline void zero_rest(act_t* panel, int vectors, int depth, int whole) {
   }
 }
 
-// Unpacks a panel while the unit multiplies the one before: 16 rows x 16 columns at a time, for
+// Unpacks a panel while the unit multiplies the one before: 16 rows x kColumns at a time, for
 // which there is room beside the tiles' loads. Then it fetches what the panel after that has in
 // their place into L2.
 template <class Unpacker, Axis axis>
@@ -191,7 +191,7 @@ class Unpacking {
   int row_ = 0;     // of the weights
   int column_ = 0;
   int first_ = 0;
-  int columns_ = 0;  // of 16
+  int columns_ = 0;  // of kColumns each
   int left_ = 0;
   int share_ = 0;
 };
