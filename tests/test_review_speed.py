@@ -1,6 +1,7 @@
 """Times that take turns, on the extension of this tree."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +28,18 @@ def test_both_sides_rows_and_their_control(monkeypatch):
         assert 1e-5 < timed.outcome(0).value < 1
     for side in found[UNKNOWN.whole].missing:
         assert (math.isnan(side.value), side.why) == (True, "not in this commit")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_every_other_round_begins_with_the_other_side(monkeypatch, first):
+    began = []
+    monkeypatch.setattr(speed, "ROUNDS", 4)
+    monkeypatch.setattr(speed, "start", lambda *_: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(speed, "measure", lambda _, name, __, side: began.append((name, side)))
+    speed.look((Build("base", ROOT), Build("head", ROOT)), [ROW], lambda: None, first)
+    for name in (ROW, speed.control("quick-compute")):
+        sides = [side for each, side in began if each == name]
+        assert sides == [first, 1 - first, first, 1 - first]
 
 
 class Worker:
