@@ -171,7 +171,8 @@ def test_the_largest_sums_are_exact(isa, axis, form, sign):
     for m in FEW_AND_MANY:
         a = np.full((m, k if axis == "k" else n), 127 * sign, np.float32)
         weights = codes.astype(np.float32)
-        if axis == "n" and not form.rounds(isa, axis, m):  # scaled, they are rounded to bf16
+        # INT8 may hold 127 as 126 times a scale, which meets bf16 where activations carry it.
+        if axis == "n" and form.high > 7 and not form.rounds(isa, axis, m):
             assert_as_expected(isa, form, axis, a, weights, f"m {m}")
             continue
         product = a @ (codes.T if axis == "k" else codes)

@@ -2,7 +2,8 @@
 // along k, so that no weight is rounded, and A's columns along n; the scales of a group multiply
 // its sums along k, and along n the codes by way of tables.
 //
-// The two ports for vectors need some 26 cycles for 512 codes of 4 bits, 64 for 8 bits and 61 for
+// By their count of instructions the two ports for vectors need some 26 cycles for 512 codes of 4
+// bits, 64 for 8 bits and 61 for
 // groups along n. As values, scaled and converted in pairs (amx_panels.h), they are 80: on a
 // Sapphire Rapids VCVTNE2PS2BF16 starts every other cycle. Medians of 15 on the 2-core guest of
 // amx.h, codes over values, both orders: S1 0.87 forward and 0.90 backward in INT4, 0.96 and 0.95
